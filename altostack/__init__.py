@@ -1,0 +1,1 @@
+"""Altostack: a cloud operating system that speaks the OpenStack APIs."""
