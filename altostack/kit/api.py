@@ -1,0 +1,381 @@
+"""The compiler: a `Resource` becomes routes, and a `Service` a WSGI application."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import falcon
+import msgspec
+import sqlalchemy as sa
+
+from altostack.kit import flow as flows, listing
+from altostack.kit.body import convert
+from altostack.kit.call import Call, Reply
+from altostack.kit.dialect import Dialect
+from altostack.kit.errors import ApiError, BadRequest, MethodNotAllowed
+from altostack.kit.listing import rule_name
+from altostack.kit.policy import ADMIN, SERVICE
+from altostack.kit.resource import Action, Resource, body_struct, given, struct
+from altostack.kit.route import Endpoint, Route, envelope_attr, fail, from_falcon, surprise
+from altostack.kit.service import Runtime, Service
+from altostack.kit.versions import Version
+from altostack.kit.view import Views
+
+_PROJECT = re.compile(r"^/([0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?=/|$)")
+
+
+# ---- the building blocks, for handlers of any rung
+
+
+def views(call: Call, resource: Resource) -> Views:
+    """The compiled views of ``resource``."""
+    cache: dict[str, Views] = call.runtime.__dict__.setdefault("_views", {})
+    found = cache.get(resource.name)
+    if found is None or found.resource is not resource:
+        found = cache[resource.name] = Views(
+            resource, call.runtime.service.dialect, rule_name(call, resource, "admin_fields")
+        )
+    return found
+
+
+def view(call: Call, resource: Resource, row: Any, *, op: str = "show", brief: bool = False) -> dict[str, Any]:
+    """One row's JSON object, without its envelope."""
+    return views(call, resource).view(call, row, op=op, brief=brief)
+
+
+def load(call: Call, resource: Resource, key: str | None = None, op: str | None = None, *, lock: bool = False) -> Any:
+    """The row that ``key`` (default: the path's id) names, if the caller may see it and do ``op`` to it.
+
+    Raises the dialect's 404 for a row that is not there or not visible, Forbidden when policy says so.
+    """
+    key = call.params[resource.param] if key is None else key
+    row = None
+    if "\x00" not in key and len(key) <= 255:
+        query = sa.select(resource.row).where(
+            getattr(resource.row, resource.lookup) == key, *listing.visible(call, resource)
+        )
+        if lock and call.runtime.db.dialect != "sqlite":
+            query = query.with_for_update()
+        row = call.session.execute(query).scalars().first()
+    if row is None:
+        raise call.runtime.service.dialect.not_found(resource, key)
+    if op is not None:
+        call.require(rule_name(call, resource, op), row)
+    return row
+
+
+def page(
+    call: Call, resource: Resource, *, brief: bool | None = None, options: tuple[Any, ...] = (), extra: tuple[Any, ...] = ()
+) -> dict[str, Any]:
+    """The whole answer to a list request."""
+    dialect = call.runtime.service.dialect
+    short = dialect.detail and not call.route.path.endswith("/detail") if brief is None else brief
+    rows, more = listing.fetch(call, resource, options=options, extra=extra)
+    found: dict[str, Any] = {
+        resource.envelope_plural or resource.collection: views(call, resource).many(call, rows, brief=short)
+    }
+    found.update(dialect.page_links(call, resource, rows, more))
+    return found
+
+
+def add(call: Call, resource: Resource, row: Any) -> Any:
+    """Put a new row under its owner, with an id, its quota claimed and its lifecycle begun, in the call's transaction."""
+    dialect = call.runtime.service.dialect
+    primary = sa.inspect(resource.row).primary_key[0]
+    attr = sa.inspect(resource.row).get_property_by_column(primary).key
+    if getattr(row, attr) is None and primary.default is None and isinstance(primary.type, sa.String):
+        setattr(row, attr, dialect.new_id())
+    if resource.owner is not None and getattr(row, resource.owner.key) is None:
+        setattr(row, resource.owner.key, call.context.project_id)
+    if resource.quota:
+        claim(call, resource, [row])
+    call.session.add(row)
+    call.session.flush()
+    if resource.flow is not None:
+        flows.start(call.session, resource.name, resource.flow, row)
+        wake(call)
+    return row
+
+
+def claim(call: Call, resource: Resource, rows: list[Any]) -> None:
+    """Check the quota that ``rows`` will use, for the project of the first. Raises OverQuota."""
+    wanted: dict[str, int] = {}
+    for name, what in resource.quota.items():
+        if isinstance(what, int):
+            wanted[name] = what * len(rows)
+        elif hasattr(what, "key"):
+            wanted[name] = sum(getattr(row, what.key) or 0 for row in rows)
+    project = getattr(rows[0], resource.owner.key)
+    call.runtime.quotas.claim(call.session, project, wanted)
+
+
+def remove(call: Call, resource: Resource, row: Any) -> None:
+    """Delete the row, or doom its lifecycle, in the call's transaction."""
+    if resource.flow is not None:
+        flows.doom(call.session, row.id)
+        wake(call)
+    else:
+        call.session.delete(row)
+        call.session.flush()
+
+
+def signal(call: Call, row: Any, name: str, body: Mapping[str, Any] | None = None) -> None:
+    """Ask the row's lifecycle for ``name``, in the call's transaction."""
+    flows.signal(call.session, row.id, name, body)
+    wake(call)
+
+
+def wake(call: Call) -> None:
+    """Ring the service's workers after the commit."""
+    runtime = call.runtime
+    call.after(lambda: runtime.bus.ring(f"{runtime.service.name}.flows"))
+
+
+# ---- compiling a resource
+
+
+def routes_of(resource: Resource, dialect: Dialect) -> list[Route]:
+    """The routes of one declaration."""
+    base, one = resource.base, f"{resource.base}/{{{resource.param}}}"
+    found: list[Route] = []
+
+    def add_route(op: str, method: str, path: str, handler: Callable[[Call], Any], status: int, body: Any = None) -> None:
+        found.append(
+            Route(
+                method=method, path=path, handler=handler, guard=op in ("list", "create"), op=op, body=body,
+                policy=resource.rules.get(op) or dialect.policy_name(resource, op), check=resource.policy[op],
+                status=resource.status.get(op, status), since=resource.since.get(op), until=resource.until.get(op),
+                resource=resource,
+            )
+        )  # fmt: skip
+
+    if "list" in resource.policy:
+        add_route("list", "GET", base, _lister(resource), 200)
+        if dialect.detail and _has_brief(resource):
+            add_route("list", "GET", f"{base}/detail", _lister(resource), 200)
+    if "create" in resource.policy:
+        add_route("create", "POST", base, _creator(resource), dialect.create_status, _document(resource, "create", dialect))
+    if "show" in resource.policy:
+        add_route("show", "GET", one, _shower(resource), 200)
+    if "update" in resource.policy:
+        add_route("update", dialect.update_method, one, _updater(resource), dialect.update_status, _document(resource, "update", dialect))
+    if "delete" in resource.policy:
+        add_route("delete", "DELETE", one, _deleter(resource), dialect.delete_status)
+    for word, action in resource.actions.items():
+        found.append(_action_route(resource, dialect, word, action, one))
+    return found
+
+
+def _has_brief(resource: Resource) -> bool:
+    from altostack.kit.resource import columns
+
+    return sum(1 for column in columns(resource.row) if column.facet.brief) > 1 or any(
+        computed.brief for computed in resource.computed.values()
+    )
+
+
+def _action_route(resource: Resource, dialect: Dialect, word: str, action: Action, one: str) -> Route:
+    name = action.rule or resource.rules.get(word) or dialect.policy_name(resource, word)
+
+    def run(call: Call) -> Any:
+        _parent(call, resource)
+        row = load(call, resource)
+        call.require(name, row)
+        return action.run(call, row)
+
+    return Route(
+        method=action.method if action.path else "POST",
+        path=f"{one}/{action.path}" if action.path else f"{one}/action",
+        handler=run, guard=False, policy=name, check=action.policy or resource.policy.get("update", ADMIN),
+        body=action.body, status=action.status or (dialect.action_status if not action.path else 200),
+        since=action.since, until=action.until, word=None if action.path else word, resource=resource, op=word,
+    )  # fmt: skip
+
+
+def _parent(call: Call, resource: Resource) -> None:
+    if resource.parent is not None:
+        resource.parent(call)
+
+
+def _wrap(call: Call, resource: Resource, payload: Any) -> Any:
+    return {resource.envelope or resource.name: payload} if call.runtime.service.dialect.envelope else payload
+
+
+def _lister(resource: Resource) -> Callable[[Call], Any]:
+    def handler(call: Call) -> Any:
+        _parent(call, resource)
+        return page(call, resource)
+
+    return handler
+
+
+def _shower(resource: Resource) -> Callable[[Call], Any]:
+    def handler(call: Call) -> Any:
+        _parent(call, resource)
+        return _wrap(call, resource, view(call, resource, load(call, resource, op="show")))
+
+    return handler
+
+
+def _creator(resource: Resource) -> Callable[[Call], Any]:
+    def handler(call: Call) -> Any:
+        _parent(call, resource)
+        if resource.bulk and call.body is None:
+            items = getattr(call.document, "many_" + resource.collection, msgspec.UNSET)
+            if items is msgspec.UNSET:
+                raise BadRequest(f"The body must hold '{resource.name}'.", field=resource.name)
+            rows = [create(call, resource, given(item)) for item in items]
+            return {resource.collection: [view(call, resource, row, op="create") for row in rows]}
+        row = create(call, resource, given(call.body))
+        return row if isinstance(row, Reply) else _wrap(call, resource, view(call, resource, row, op="create"))
+
+    return handler
+
+
+def create(call: Call, resource: Resource, fields: dict[str, Any]) -> Any:
+    """Make a row from what the client sent: the table's named functions, else its columns."""
+    if resource.check is not None:
+        resource.check(call, fields)
+    if resource.create is not None:
+        return resource.create(call, fields)
+    return add(call, resource, resource.row(**fields))
+
+
+def _updater(resource: Resource) -> Callable[[Call], Any]:
+    def handler(call: Call) -> Any:
+        _parent(call, resource)
+        row = load(call, resource, op="update")
+        fields = given(call.body)
+        if resource.update is not None:
+            resource.update(call, row, fields)
+        else:
+            for attr, value in fields.items():
+                setattr(row, attr, value)
+        call.session.flush()
+        return _wrap(call, resource, view(call, resource, row, op="update"))
+
+    return handler
+
+
+def _deleter(resource: Resource) -> Callable[[Call], Any]:
+    def handler(call: Call) -> Any:
+        _parent(call, resource)
+        row = load(call, resource, op="delete")
+        if resource.delete is not None:
+            return resource.delete(call, row)
+        remove(call, resource, row)
+        return None
+
+    return handler
+
+
+def _document(resource: Resource, op: str, dialect: Dialect) -> Callable[[Version | None], Any]:
+    """The whole body's type, by version; compiled once for each."""
+    made: dict[Version | None, Any] = {}
+
+    def kind(version: Version | None) -> Any:
+        if version not in made:
+            inner = body_struct(resource, op, version, open=dialect.open_bodies)
+            if not dialect.envelope:
+                made[version] = inner
+                return inner
+            name = resource.envelope or resource.name
+            attr = envelope_attr(resource)
+            bulk = resource.bulk and op == "create"
+            fields: list[tuple[str, Any, bool]] = [(attr, inner, not bulk)]
+            rename = {attr: name}
+            if bulk:
+                fields.append(("many_" + resource.collection, list[inner], False))
+                rename["many_" + resource.collection] = resource.collection
+            for word, extra in resource.extra_body.items():
+                plain = "extra_" + re.sub(r"\W", "_", word)
+                fields.append((plain, extra, False))
+                rename[plain] = word
+            made[version] = struct(f"{inner.__name__}Body", fields, rename=rename, open=dialect.open_bodies)
+        return made[version]
+
+    return kind
+
+
+# ---- compiling a service
+
+
+def routes(service: Service) -> list[Route]:
+    """Every route of the service: the declared ones and the plain ones."""
+    found = [route for resource in service.resources for route in routes_of(resource, service.dialect)]
+    return [*service.routes, *found]
+
+
+def rules(service: Service) -> dict[str, str]:
+    """Every policy name of the service with its default check string."""
+    found = {route.policy: route.check for route in routes(service) if route.check is not None}
+    for resource in service.resources:
+        for op in ("all", "admin_fields"):
+            name = resource.rules.get(op) or service.dialect.policy_name(resource, op)
+            found.setdefault(name, resource.policy.get(op, SERVICE))
+    found.update(service.rules)
+    return {name: check for name, check in found.items() if not name.startswith("@")}
+
+
+class _Options:
+    """What Falcon falls back to, in the service's own words."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def nowhere(self, request: falcon.Request, response: falcon.Response, **params: Any) -> None:
+        raise falcon.HTTPNotFound
+
+    def http_error(
+        self, request: falcon.Request, response: falcon.Response, error: falcon.HTTPError, params: Any
+    ) -> None:
+        fail(self._runtime, request, response, from_falcon(error))
+
+    def unexpected(self, request: falcon.Request, response: falcon.Response, error: Exception, params: Any) -> None:
+        known = error if isinstance(error, ApiError) else surprise(error, request)
+        fail(self._runtime, request, response, known)
+
+
+def build(runtime: Runtime) -> Callable[..., Iterable[bytes]]:
+    """The WSGI application of one service, to be mounted at its prefix."""
+    service = runtime.service
+    app = falcon.App()
+    app.req_options.strip_url_path_trailing_slash = True
+    app.req_options.keep_blank_qs_values = True
+    app.resp_options.default_media_type = "application/json"
+    app.resp_options.xml_error_serialization = False
+    fallback = _Options(runtime)
+    app.add_error_handler(falcon.HTTPError, fallback.http_error)
+    app.add_error_handler(Exception, fallback.unexpected)
+    paths: dict[str, list[Route]] = {}
+    for route in routes(service):
+        path = route.path[1:] if route.path.startswith("//") else service.root + route.path
+        paths.setdefault(path, []).append(route)
+    for path, found in paths.items():
+        app.add_route(path.rstrip("/") or "/", Endpoint(runtime, found))
+    app.add_sink(fallback.nowhere)
+    return _PathProject(app, service.root) if service.path_project else app
+
+
+class _PathProject:
+    """``/v3/<project id>/volumes`` means ``/v3/volumes``; the route then checks that the project is the token's."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]], root: str) -> None:
+        self._app, self._root = app, root
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path.startswith(self._root):
+            rest = path[len(self._root) :]
+            if found := _PROJECT.match(rest):
+                environ["altostack.path_project"] = found.group(1).replace("-", "")
+                environ["PATH_INFO"] = self._root + (rest[found.end() :] or "/")
+        return self._app(environ, start_response)
+
+
+__all__ = [
+    "Call", "MethodNotAllowed", "Reply", "add", "build", "claim", "convert", "create", "load", "page", "remove",
+    "routes", "rules", "signal", "view", "views", "wake",
+]  # fmt: skip

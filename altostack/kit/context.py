@@ -1,0 +1,78 @@
+"""Who asks, and under which request id."""
+
+from __future__ import annotations
+
+import contextvars
+import uuid
+from typing import Any
+
+import msgspec
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated token's bearer, as the policy engine sees it (identity API v3, token object)."""
+
+    user_id: str = ""
+    user_name: str = ""
+    user_domain_id: str = ""
+    user_domain_name: str = ""
+    project_id: str | None = None
+    project_name: str | None = None
+    project_domain_id: str | None = None
+    project_domain_name: str | None = None
+    domain_id: str | None = None
+    domain_name: str | None = None
+    system: bool = False
+    roles: frozenset[str] = frozenset()
+    token: str = ""
+    expires_at: float = 0.0
+    methods: tuple[str, ...] = ()
+    audit_ids: tuple[str, ...] = ()
+    trust_id: str | None = None
+    application_credential: dict[str, Any] | None = None
+    node: str | None = None  # set instead of a user when a node's agent asks
+
+    @property
+    def is_admin(self) -> bool:
+        """True for the admin role in any scope (the field's long-standing meaning of admin)."""
+        return "admin" in self.roles
+
+    def credentials(self) -> dict[str, Any]:
+        """The ``creds`` mapping of oslo.policy's rule language."""
+        return {
+            "user_id": self.user_id,
+            "user_domain_id": self.user_domain_id,
+            "project_id": self.project_id,
+            "tenant_id": self.project_id,
+            "project_domain_id": self.project_domain_id,
+            "domain_id": self.domain_id,
+            "system_scope": "all" if self.system else None,
+            "system": {"all": True} if self.system else None,
+            "roles": sorted(self.roles),
+            "is_admin": self.is_admin,
+            "trust_id": self.trust_id,
+        }
+
+
+NOBODY = Context()
+
+_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
+
+
+def new_request_id() -> str:
+    """A fresh id in the field's form, ``req-<uuid4>``."""
+    return f"req-{uuid.uuid4()}"
+
+
+def request_id() -> str:
+    """The id of the request or flow step this thread works for ("" outside of one)."""
+    return _request_id.get()
+
+
+def set_request_id(value: str) -> contextvars.Token[str]:
+    """Work for ``value`` from here on; hand the result to `reset_request_id`."""
+    return _request_id.set(value)
+
+
+def reset_request_id(token: contextvars.Token[str]) -> None:
+    _request_id.reset(token)
