@@ -10,7 +10,8 @@ import falcon
 import msgspec
 import sqlalchemy as sa
 
-from altostack.kit import flow as flows, listing
+from altostack.kit import flow as flows
+from altostack.kit import listing
 from altostack.kit.body import convert
 from altostack.kit.call import Call, Reply
 from altostack.kit.dialect import Dialect
@@ -40,12 +41,16 @@ def views(call: Call, resource: Resource) -> Views:
     return found
 
 
-def view(call: Call, resource: Resource, row: Any, *, op: str = "show", brief: bool = False) -> dict[str, Any]:
+def view(
+    call: Call, resource: Resource, row: Any, *, op: str = "show", brief: bool = False
+) -> dict[str, Any]:
     """One row's JSON object, without its envelope."""
     return views(call, resource).view(call, row, op=op, brief=brief)
 
 
-def load(call: Call, resource: Resource, key: str | None = None, op: str | None = None, *, lock: bool = False) -> Any:
+def load(
+    call: Call, resource: Resource, key: str | None = None, op: str | None = None, *, lock: bool = False
+) -> Any:
     """The row that ``key`` (default: the path's id) names, if the caller may see it and do ``op`` to it.
 
     Raises the dialect's 404 for a row that is not there or not visible, Forbidden when policy says so.
@@ -67,7 +72,12 @@ def load(call: Call, resource: Resource, key: str | None = None, op: str | None 
 
 
 def page(
-    call: Call, resource: Resource, *, brief: bool | None = None, options: tuple[Any, ...] = (), extra: tuple[Any, ...] = ()
+    call: Call,
+    resource: Resource,
+    *,
+    brief: bool | None = None,
+    options: tuple[Any, ...] = (),
+    extra: tuple[Any, ...] = (),
 ) -> dict[str, Any]:
     """The whole answer to a list request."""
     dialect = call.runtime.service.dialect
@@ -81,7 +91,7 @@ def page(
 
 
 def add(call: Call, resource: Resource, row: Any) -> Any:
-    """Put a new row under its owner, with an id, its quota claimed and its lifecycle begun, in the call's transaction."""
+    """Put a new row under its owner in the call's transaction: id, quota claimed, lifecycle begun."""
     dialect = call.runtime.service.dialect
     primary = sa.inspect(resource.row).primary_key[0]
     attr = sa.inspect(resource.row).get_property_by_column(primary).key
@@ -141,13 +151,15 @@ def routes_of(resource: Resource, dialect: Dialect) -> list[Route]:
     base, one = resource.base, f"{resource.base}/{{{resource.param}}}"
     found: list[Route] = []
 
-    def add_route(op: str, method: str, path: str, handler: Callable[[Call], Any], status: int, body: Any = None) -> None:
+    def add_route(
+        op: str, method: str, path: str, handler: Callable[[Call], Any], status: int, body: Any = None
+    ) -> None:
         found.append(
             Route(
                 method=method, path=path, handler=handler, guard=op in ("list", "create"), op=op, body=body,
                 policy=resource.rules.get(op) or dialect.policy_name(resource, op), check=resource.policy[op],
-                status=resource.status.get(op, status), since=resource.since.get(op), until=resource.until.get(op),
-                resource=resource,
+                status=resource.status.get(op, status), since=resource.since.get(op),
+                until=resource.until.get(op), resource=resource,
             )
         )  # fmt: skip
 
@@ -156,11 +168,25 @@ def routes_of(resource: Resource, dialect: Dialect) -> list[Route]:
         if dialect.detail and _has_brief(resource):
             add_route("list", "GET", f"{base}/detail", _lister(resource), 200)
     if "create" in resource.policy:
-        add_route("create", "POST", base, _creator(resource), dialect.create_status, _document(resource, "create", dialect))
+        add_route(
+            "create",
+            "POST",
+            base,
+            _creator(resource),
+            dialect.create_status,
+            _document(resource, "create", dialect),
+        )
     if "show" in resource.policy:
         add_route("show", "GET", one, _shower(resource), 200)
     if "update" in resource.policy:
-        add_route("update", dialect.update_method, one, _updater(resource), dialect.update_status, _document(resource, "update", dialect))
+        add_route(
+            "update",
+            dialect.update_method,
+            one,
+            _updater(resource),
+            dialect.update_status,
+            _document(resource, "update", dialect),
+        )
     if "delete" in resource.policy:
         add_route("delete", "DELETE", one, _deleter(resource), dialect.delete_status)
     for word, action in resource.actions.items():
@@ -190,7 +216,8 @@ def _action_route(resource: Resource, dialect: Dialect, word: str, action: Actio
         path=f"{one}/{action.path}" if action.path else f"{one}/action",
         handler=run, guard=False, policy=name, check=action.policy or resource.policy.get("update", ADMIN),
         body=action.body, status=action.status or (dialect.action_status if not action.path else 200),
-        since=action.since, until=action.until, word=None if action.path else word, resource=resource, op=word,
+        since=action.since, until=action.until, word=None if action.path else word, resource=resource,
+        op=word,
     )  # fmt: skip
 
 
@@ -229,7 +256,9 @@ def _creator(resource: Resource) -> Callable[[Call], Any]:
             rows = [create(call, resource, given(item)) for item in items]
             return {resource.collection: [view(call, resource, row, op="create") for row in rows]}
         row = create(call, resource, given(call.body))
-        return row if isinstance(row, Reply) else _wrap(call, resource, view(call, resource, row, op="create"))
+        return (
+            row if isinstance(row, Reply) else _wrap(call, resource, view(call, resource, row, op="create"))
+        )
 
     return handler
 
@@ -277,7 +306,7 @@ def _document(resource: Resource, op: str, dialect: Dialect) -> Callable[[Versio
 
     def kind(version: Version | None) -> Any:
         if version not in made:
-            inner = body_struct(resource, op, version, open=dialect.open_bodies)
+            inner: Any = body_struct(resource, op, version, open=dialect.open_bodies)
             if not dialect.envelope:
                 made[version] = inner
                 return inner
@@ -325,7 +354,7 @@ class _Options:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    def nowhere(self, request: falcon.Request, response: falcon.Response, **params: Any) -> None:
+    def nowhere(self, req: falcon.Request, resp: falcon.Response, **kwargs: Any) -> None:
         raise falcon.HTTPNotFound
 
     def http_error(
@@ -333,7 +362,9 @@ class _Options:
     ) -> None:
         fail(self._runtime, request, response, from_falcon(error))
 
-    def unexpected(self, request: falcon.Request, response: falcon.Response, error: Exception, params: Any) -> None:
+    def unexpected(
+        self, request: falcon.Request, response: falcon.Response, error: Exception, params: Any
+    ) -> None:
         known = error if isinstance(error, ApiError) else surprise(error, request)
         fail(self._runtime, request, response, known)
 
@@ -360,7 +391,7 @@ def build(runtime: Runtime) -> Callable[..., Iterable[bytes]]:
 
 
 class _PathProject:
-    """``/v3/<project id>/volumes`` means ``/v3/volumes``; the route then checks that the project is the token's."""
+    """``/v3/<project id>/volumes`` means ``/v3/volumes``; the route checks that the project is the token's."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]], root: str) -> None:
         self._app, self._root = app, root

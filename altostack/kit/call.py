@@ -115,7 +115,7 @@ class Call:
                     raise BadRequest(f"Query parameter {name!r} holds a NUL character.", field=name)
                 found[name] = values
             self.memo["query"] = found
-        return found  # type: ignore[no-any-return]  # memo holds anything
+        return found
 
     def arg(self, name: str) -> str | None:
         """The last value of a query parameter, or None."""

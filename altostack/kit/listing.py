@@ -79,7 +79,11 @@ def count(call: Call, resource: Resource) -> int:
     """How many rows the query would list without paging."""
     shown = {column.wire: column for column in columns(resource.row)}
     conditions = [*visible(call, resource, listing=True), *_filters(call, resource, shown)]
-    return int(call.session.execute(sa.select(sa.func.count()).select_from(resource.row).where(*conditions)).scalar_one())
+    return int(
+        call.session.execute(
+            sa.select(sa.func.count()).select_from(resource.row).where(*conditions)
+        ).scalar_one()
+    )
 
 
 def _limit(call: Call, most: int, zero: str) -> int:
@@ -106,7 +110,11 @@ def _filters(call: Call, resource: Resource, shown: dict[str, Column]) -> list[A
                 found.append(clause)
             continue
         column = shown.get(name)
-        if column is not None and column.facet.filter and not (column.facet.since and call.version and call.version < column.facet.since):
+        if (
+            column is not None
+            and column.facet.filter
+            and not (column.facet.since and call.version and call.version < column.facet.since)
+        ):
             clause = dialect.filter(call, column, values) if dialect.filter else equals(column, values)
             if clause is not None:
                 found.append(clause)
@@ -150,7 +158,9 @@ def read_value(column: Column, text: str) -> Any:
     except ValueError as error:
         if isinstance(kind, type) and issubclass(kind, enum.Enum):
             return text  # a status that does not exist is a filter that matches nothing
-        raise BadRequest(f"Invalid value for {column.wire}: {text!r} ({error}).", field=column.wire) from error
+        raise BadRequest(
+            f"Invalid value for {column.wire}: {text!r} ({error}).", field=column.wire
+        ) from error
     return text
 
 
@@ -195,7 +205,9 @@ def sort_words(call: Call) -> list[tuple[str, bool]]:
         raise BadRequest("There are more sort directions than sort keys.", field="sort_dir")
     default = "asc" if call.runtime.service.dialect.select else "desc"
     for position, name in enumerate(keys):
-        direction = directions[position] if position < len(directions) else (directions[0] if directions else default)
+        direction = (
+            directions[position] if position < len(directions) else (directions[0] if directions else default)
+        )
         found.append((name, _descending(direction)))
     return found
 
@@ -209,9 +221,11 @@ def _descending(direction: str) -> bool:
 def _after(call: Call, resource: Resource, order: list[tuple[Any, bool]], marker: str) -> Any:
     """Rows that come after the marker's row in ``order``; nulls come last ascending and first descending."""
     column = getattr(resource.row, resource.lookup)
-    last = call.session.execute(
-        sa.select(resource.row).where(column == marker, *visible(call, resource))
-    ).scalars().first()
+    last = (
+        call.session.execute(sa.select(resource.row).where(column == marker, *visible(call, resource)))
+        .scalars()
+        .first()
+    )
     if last is None:
         raise marker_missing(marker)
     either: list[Any] = []

@@ -41,16 +41,15 @@ class Policy:
         conf = cfg.ConfigOpts()
         conf([], project="altostack", default_config_files=[], default_config_dirs=[])
         opts._register(conf)
-        # Scope and the new defaults are in the check strings themselves.
-        conf.set_override("enforce_scope", False, group="oslo_policy")
-        conf.set_override("enforce_new_defaults", True, group="oslo_policy")
-        self._enforcer = policy.Enforcer(conf, policy_file=str(file) if file else "", use_conf=bool(file))
+        self._enforcer = policy.Enforcer(conf, policy_file=str(file) if file else "none")
         self._enforcer.suppress_default_change_warnings = True
         self._enforcer.suppress_deprecation_warnings = True
         for name, check in rules.items():
             self._enforcer.register_default(policy.RuleDefault(name, check))
         self._lock = threading.Lock()
         self._enforcer.load_rules()
+        # With a file, each check looks whether it changed; without one there is nothing to look at.
+        self._enforcer.use_conf = file is not None
         self.rules = dict(rules)
 
     def allows(self, name: str, context: Context, target: Mapping[str, Any]) -> bool:

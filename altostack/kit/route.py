@@ -12,12 +12,21 @@ import falcon
 import msgspec
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
-from altostack.kit import body as bodies, context as contexts
+from altostack.kit import body as bodies
+from altostack.kit import context as contexts
 from altostack.kit.call import Call, Reply
 from altostack.kit.context import NOBODY, Context
 from altostack.kit.db import retry
 from altostack.kit.errors import (
-    ApiError, BadRequest, Conflict, Forbidden, MethodNotAllowed, NotFound, OverQuota, Unauthorized, Unavailable,
+    ApiError,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    OverQuota,
+    Unauthorized,
+    Unavailable,
 )  # fmt: skip
 from altostack.kit.policy import ANY, NODE, PUBLIC
 from altostack.kit.resource import Resource
@@ -173,7 +182,11 @@ class Endpoint:
     def _decode(self, call: Call, raw: bytes, kind: Any) -> Any:
         dialect, resource = self._runtime.service.dialect, call.route.resource
         changes = resource.changes if resource and call.version else ()
-        due = [c for c in changes if c.request and call.version and call.version < c.at and call.route.op in c.ops]
+        due = [
+            c
+            for c in changes
+            if c.request and call.version and call.version < c.at and call.route.op in c.ops
+        ]
         if not due or resource is None:
             return bodies.decode(raw, kind, lax=dialect.lax)
         document = bodies.decode(raw, dict[str, Any])
@@ -208,7 +221,9 @@ def authenticated(route: Route, context: Context, params: dict[str, str], reques
             raise NotFound("The resource could not be found.")
         return
     if context.node is not None or not context.user_id:
-        reason = request.env.get("altostack.auth_error") or "The request you have made requires authentication."
+        reason = (
+            request.env.get("altostack.auth_error") or "The request you have made requires authentication."
+        )
         raise Unauthorized(reason)
 
 
@@ -239,7 +254,7 @@ def fail(runtime: Runtime, request: falcon.Request, response: falcon.Response, e
         response.set_header(header, value)
     if isinstance(error, Unauthorized) and dialect.www_authenticate:
         where = runtime.cloud.get("auth_url", runtime.url)
-        response.set_header("WWW-Authenticate", f"Keystone uri=\"{where}\"")
+        response.set_header("WWW-Authenticate", f'Keystone uri="{where}"')
     response.content_type = "application/json"
     response.stream = None
     body = dialect.error(error, contexts.request_id())

@@ -48,10 +48,12 @@ class Service:
     routes: tuple[Route, ...] = ()
     aliases: tuple[str, ...] = ()
     ladder: Ladder | None = None
-    settings: type[Any] | None = None
+    settings: Any = None  # the settings class
     quotas: Mapping[str, int] = field(default_factory=dict)
     rules: Mapping[str, str] = field(default_factory=dict)  # further policy names -> check strings
-    flows: Mapping[str, type[Flow[Any]]] = field(default_factory=dict)  # kinds that no resource declares
+    flows: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # kind -> Flow subclass, where no resource declares it
     loops: Callable[[Runtime], tuple[Loop, ...]] | None = None
     agents: Callable[[Runtime, Node], tuple[Loop, ...]] | None = None
     bootstrap: Callable[[Runtime], None] | None = None

@@ -33,7 +33,9 @@ class Views:
         """The JSON object of ``row`` for this caller. ``op`` chooses version changes and detail-only fields."""
         return self.many(call, [row], op=op, brief=brief)[0]
 
-    def many(self, call: Call, rows: list[Any], *, op: str = "list", brief: bool = False) -> list[dict[str, Any]]:
+    def many(
+        self, call: Call, rows: list[Any], *, op: str = "list", brief: bool = False
+    ) -> list[dict[str, Any]]:
         """The same for several rows."""
         admin = self._needs_admin and call.allows(self._admin_rule)
         key = (call.version, op == "list", brief, admin)
