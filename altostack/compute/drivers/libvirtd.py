@@ -1,0 +1,211 @@
+"""Where a libvirt daemon is: a private one for each node of a cloud, or a server's own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from altostack.compute.drivers.base import HypervisorUnavailable
+
+# Folder inside the daemon's view -> folder under the node's root. The daemon's own paths stay short that way,
+# however deep the root is: unix addresses hold 107 bytes.
+_BINDS = {
+    "/run/libvirt": "run",
+    "/var/lib/libvirt": "lib",
+    "/etc/libvirt": "etc",
+    "/var/cache/libvirt": "cache",
+    "/var/log/libvirt": "log",
+}
+
+# libvirt probes every QEMU binary it finds; the 32-bit one costs as much time as the one we use.
+_UNUSED_EMULATORS = ("/usr/bin/qemu-system-i386",)
+
+_LIBVIRTD_CONF = """\
+listen_tls = 0
+listen_tcp = 0
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+unix_sock_group = "root"
+unix_sock_ro_perms = "0700"
+unix_sock_rw_perms = "0700"
+unix_sock_admin_perms = "0700"
+host_uuid = "{host_uuid}"
+log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
+"""
+
+# stdio_handler "file": no virtlogd. namespaces and cgroup controllers: the node has namespaces of its own, and
+# the daemon may run where it owns no cgroup tree. remember_owner: its extended attributes would outlive a kill.
+_QEMU_CONF = """\
+security_driver = "none"
+user = "root"
+group = "root"
+namespaces = []
+cgroup_controllers = []
+remember_owner = 0
+stdio_handler = "file"
+vnc_listen = "127.0.0.1"
+"""
+
+_LAUNCH = """\
+set -e
+root=$1 name=$2 own_net=$3; shift 3
+if [ "$own_net" = 1 ]; then umount -l /sys; mount -t sysfs sysfs /sys; fi
+for pair in run:/run/libvirt lib:/var/lib/libvirt etc:/etc/libvirt cache:/var/cache/libvirt log:/var/log/libvirt
+do mkdir -p "${pair#*:}"; mount --bind "$root/${pair%%:*}" "${pair#*:}"; done
+for emulator; do if [ -e "$emulator" ]; then mount --bind /dev/null "$emulator"; fi; done
+hostname "$name"
+exec libvirtd --daemon --pid-file "$root/run/libvirtd.pid" --config /etc/libvirt/libvirtd.conf
+"""
+
+
+class LibvirtHost(Protocol):
+    """A libvirt daemon and how its file paths look from here."""
+
+    @property
+    def uri(self) -> str: ...
+    def start(self) -> None:
+        """See that the daemon runs, if that is ours to do. Raises HypervisorUnavailable."""
+        ...
+
+    def sockets(self, guest_dir: Path) -> Path:
+        """Folder, as the daemon sees it, for the unix sockets of a guest; exists and may be shared."""
+        ...
+
+    def outside(self, path: str) -> Path:
+        """A path the daemon named, as this process sees it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemLibvirt:
+    """A daemon somebody else runs, found by its URI ("qemu:///system")."""
+
+    uri: str = "qemu:///system"
+
+    def start(self) -> None:
+        """Nothing: it is not ours."""
+
+    def sockets(self, guest_dir: Path) -> Path:
+        return guest_dir
+
+    def outside(self, path: str) -> Path:
+        return Path(path)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrivateLibvirtd:
+    """A daemon of our own, in a network namespace and a mount namespace, with all it writes under ``root``.
+
+    ``netns``: name under /run/netns or a path to a namespace, None for this process's own. Needs root and the
+    commands nsenter, unshare and mount. Guests outlive both the daemon and this process.
+    """
+
+    root: Path
+    netns: str | None = None
+    hostname: str = "altostack"
+
+    @property
+    def uri(self) -> str:
+        return f"qemu:///system?socket={self._socket}"
+
+    @property
+    def _socket(self) -> Path:
+        return self.root / "run" / "libvirt-sock"
+
+    def sockets(self, guest_dir: Path) -> Path:
+        return Path("/run/libvirt/altostack")
+
+    def outside(self, path: str) -> Path:
+        for inside, folder in _BINDS.items():
+            if path.startswith(inside + "/"):
+                return self.root / folder / path[len(inside) + 1 :]
+        return Path(path)
+
+    def pid(self) -> int | None:
+        """The daemon's process id, None unless the process under that number really is our daemon."""
+        pid_file = self.root / "run" / "libvirtd.pid"
+        try:
+            pid = int(pid_file.read_text())
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            return None
+        ours = words[0].endswith(b"libvirtd") and os.fsencode(pid_file) in words
+        return pid if ours else None
+
+    def start(self) -> None:
+        """Start the daemon unless it runs; returns when it answers. Raises HypervisorUnavailable."""
+        with self._locked():
+            if self.pid() is None:
+                self._launch()
+
+    def stop(self, *, timeout_s: float = 10.0) -> None:
+        """End the daemon, by force after ``timeout_s``. Guests keep running."""
+        with self._locked():
+            pid = self.pid()
+            if pid is None:
+                return
+            for number, patience in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, 5.0)):
+                _kill(pid, number)
+                deadline = time.monotonic() + patience
+                while time.monotonic() < deadline:
+                    if self.pid() is None:
+                        return
+                    time.sleep(0.02)
+            raise HypervisorUnavailable(f"libvirtd {pid} of {self.root} does not end, even by SIGKILL")
+
+    def _launch(self) -> None:
+        etc = self.root / "etc"
+        for folder in (*_BINDS.values(), "run/altostack"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        id_file = etc / "host-uuid"
+        if not id_file.exists():
+            _write(id_file, str(uuid.uuid4()))
+        _write(etc / "libvirtd.conf", _LIBVIRTD_CONF.format(host_uuid=id_file.read_text()))
+        _write(etc / "qemu.conf", _QEMU_CONF)
+        command = ["unshare", "--mount", "--uts", "--propagation", "slave", "sh", "-c", _LAUNCH, "sh"]
+        command += [str(self.root), self.hostname, "1" if self.netns else "0", *_UNUSED_EMULATORS]
+        if self.netns:
+            path = self.netns if "/" in self.netns else f"/run/netns/{self.netns}"
+            command = ["nsenter", f"--net={path}", *command]
+        said = self.root / "log" / "launch.log"
+        try:
+            with said.open("wb") as log:
+                code = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", timeout=60, check=False,
+                    env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+                ).returncode  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise HypervisorUnavailable(f"libvirtd could not be started: {error}") from error
+        if code != 0:
+            words = said.read_text(errors="replace").strip()[-500:]
+            raise HypervisorUnavailable(f"libvirtd could not be started (exit {code}): {words}")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One starter or stopper at a time, across processes."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "libvirtd.lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _write(path: Path, text: str) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text)
+    fresh.replace(path)
