@@ -135,7 +135,7 @@ class HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         request_id = context.request_id()
-        pairs = " ".join(f"{key}={value}" for key, value in (_about.get() | _extra(record)).items())
+        pairs = " ".join(f"{key}={value}" for key, value in {**_about.get(), **_extra(record)}.items())
         text = self._mask(
             f"{moment} {record.levelname:<7} {record.name.removeprefix('altostack.')} "
             f"{f'[{request_id}] ' if request_id else ''}{record.getMessage()}{' ' + pairs if pairs else ''}"
