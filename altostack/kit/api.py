@@ -17,7 +17,7 @@ from altostack.kit.call import Call, Reply
 from altostack.kit.dialect import Dialect
 from altostack.kit.errors import ApiError, BadRequest, MethodNotAllowed
 from altostack.kit.listing import rule_name
-from altostack.kit.policy import ADMIN, SERVICE
+from altostack.kit.policy import ADMIN, PUBLIC, SERVICE
 from altostack.kit.resource import Action, Resource, body_struct, given, struct
 from altostack.kit.route import Endpoint, Route, envelope_attr, fail, from_falcon, surprise
 from altostack.kit.service import Runtime, Service
@@ -334,7 +334,30 @@ def _document(resource: Resource, op: str, dialect: Dialect) -> Callable[[Versio
 def routes(service: Service) -> list[Route]:
     """Every route of the service: the declared ones and the plain ones."""
     found = [route for resource in service.resources for route in routes_of(resource, service.dialect)]
-    return [*service.routes, *found]
+    return [*service.routes, *found, *_common(service)]
+
+
+def _common(service: Service) -> list[Route]:
+    """What every service answers besides its API: whether it works, and what happened to something."""
+    return [
+        Route(method="GET", path="//healthcheck", handler=_health, policy=PUBLIC, doc="Whether the service works."),
+        Route(
+            method="GET", path="//internal/story/{key}", handler=_story, policy=f"{service.name}:story", check=ADMIN,
+            doc="What happened to a resource, or under a request id.",
+        ),
+    ]  # fmt: skip
+
+
+def _health(call: Call) -> dict[str, Any]:
+    call.session.execute(sa.select(1))
+    return {"status": "ok"}
+
+
+def _story(call: Call) -> dict[str, Any]:
+    key = call.params["key"]
+    if "flows" not in call.runtime.service.metadata.tables:
+        return {"story": [], "flow": None}
+    return {"story": flows.story(call.session, key), "flow": flows.state(call.session, key)}
 
 
 def rules(service: Service) -> dict[str, str]:

@@ -87,7 +87,8 @@ def revise(db: Database, metadata: sa.MetaData, folder: Path, message: str) -> P
     with db.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         script = produce_migrations(context, metadata)
-        assert script.upgrade_ops is not None and script.downgrade_ops is not None
+        assert script.upgrade_ops is not None
+        assert script.downgrade_ops is not None
         options: dict[str, Any] = {"imports": {"from altostack.kit import db"}, "render_item": _render}
         up = render_python_code(script.upgrade_ops, **options)
         down = render_python_code(script.downgrade_ops, **options)

@@ -54,7 +54,7 @@ class Quotas:
                 self._limits.c.project_id == project_id
             )
         )
-        return self.defaults | {name: limit for name, limit in rows}
+        return self.defaults | {row.name: row.hard_limit for row in rows}
 
     def usage(self, session: Session, project_id: str, names: list[str] | None = None) -> dict[str, int]:
         """Quota name -> how much of it the project uses, counted now."""

@@ -44,7 +44,7 @@ CONTEXT_KEY = "altostack.context"
 class Route:
     """One way into a service.
 
-    policy: PUBLIC, NODE, ANY, or a policy's name; then ``check`` is its default check string (None: declared elsewhere).
+    policy: PUBLIC, NODE, ANY, or a policy's name, whose default check string is ``check`` (None: declared elsewhere).
     guard: policy is required of the caller's own scope before the handler runs; else the handler does it on the row.
     body: the msgspec type of the document (or ``version -> type``); None reads no body. raw: the handler reads the
     stream itself, of any size. word: in ``/action`` posts, the key that selects this route.

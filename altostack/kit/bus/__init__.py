@@ -17,6 +17,7 @@ it is opened after a fork, never before.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from altostack.kit.bus.desk import BusError, BusRefused, BusTimeout
@@ -77,4 +78,8 @@ def open_bus(url: str, *, namespace: str = "altostack") -> Bus:
     scheme, _, rest = url.partition(":")
     if scheme == "memory":
         return MemoryBus()
+    if scheme == "unix":
+        from altostack.kit.bus.local import LocalBus
+
+        return LocalBus(Path(rest))
     raise ValueError(f"unknown bus {scheme!r} in {rest!r}: expected memory:, unix:/path or amqp://...")
