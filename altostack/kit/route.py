@@ -71,6 +71,11 @@ class Route:
         """The route's stable name in tables and metrics."""
         return f"{self.method} {self.path}" + (f" {self.word}" if self.word else "")
 
+    def kind(self, version: Version | None) -> Any:
+        """The msgspec type of the document at ``version``."""
+        plain = self.body is None or isinstance(self.body, type) or hasattr(self.body, "__origin__")
+        return self.body if plain or not callable(self.body) else self.body(version)
+
     def speaks(self, version: Version | None) -> bool:
         """Whether the route exists at ``version``."""
         if version is None:
@@ -163,8 +168,7 @@ class Endpoint:
             return
         if kind is None or route.raw:
             return
-        if callable(kind) and not isinstance(kind, type) and not hasattr(kind, "__origin__"):
-            kind = kind(call.version)
+        kind = route.kind(call.version)
         raw = bodies.read(call.request, dialect.max_body)
         bodies.check_media(call.request, dialect)
         call.document = self._decode(call, raw, kind)
