@@ -57,11 +57,11 @@ class Dialect:
     open_bodies: keys that the schema does not know are let through (identity's historic habit).
     all_projects: the query word by which an admin asks for every project's rows; None = an admin always sees all.
     all_projects_strict: others who use the word get a 403, not just their own rows.
-    strict_query: an unknown query parameter is a 400 instead of being ignored.
+    strict_query: an unknown query parameter is a 400 instead of being ignored; or ``(call) -> bool``.
     sort: ``(call) -> [(wire name, descending)]`` from the query; None = ``sort_key``/``sort_dir``/``sort``.
     filter: ``(call, column, values) -> SQL condition`` or None for plain equality.
     page_links: ``(call, resource, rows, more) -> keys added to the list's body``.
-    max_limit: rows a page at most, and how many when the caller names no limit.
+    max_limit: rows a page at most. default_limit: how many when the caller names no limit (None: max_limit).
     zero_limit: what ``limit=0`` means: "empty", "max" or "bad".
     head: HEAD is answered wherever GET is. media: other JSON media types that bodies may carry.
     """
@@ -81,12 +81,13 @@ class Dialect:
     open_bodies: bool = False
     all_projects: str | None = None
     all_projects_strict: bool = False
-    strict_query: bool = False
+    strict_query: bool | Callable[[Call], bool] = False
     sort: Callable[[Call], list[tuple[str, bool]]] | None = None
     filter: Callable[[Call, Column, list[str]], Any] | None = None
     page_links: Callable[[Call, Resource, list[Any], bool], dict[str, Any]] = no_links
     select: str | None = None  # the query word that picks fields of the answer
     max_limit: int = 1000
+    default_limit: int | None = None
     zero_limit: str = "empty"
     head: bool = False
     not_found: Callable[[Resource, str], ApiError] = not_found

@@ -13,6 +13,7 @@ from altostack.kit.resource import MAX_INT, Column, Resource, columns
 
 if TYPE_CHECKING:
     from altostack.kit.call import Call
+    from altostack.kit.dialect import Dialect
 
 _PAGING = {"limit", "marker", "sort", "sort_key", "sort_dir", "page_reverse", "with_count", "offset"}
 
@@ -60,7 +61,7 @@ def fetch(
     marker = call.arg("marker")
     if marker:
         conditions.append(_after(call, resource, order, marker))
-    limit = _limit(call, dialect.max_limit, dialect.zero_limit)
+    limit = _limit(call, dialect)
     if limit == 0:
         return [], False
     query = sa.select(resource.row).where(*conditions).options(*options)
@@ -86,10 +87,11 @@ def count(call: Call, resource: Resource) -> int:
     )
 
 
-def _limit(call: Call, most: int, zero: str) -> int:
+def _limit(call: Call, dialect: Dialect) -> int:
+    most, zero = dialect.max_limit, dialect.zero_limit
     text = call.arg("limit")
     if text is None:
-        return most
+        return dialect.default_limit or most
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise BadRequest(f"limit must be a non-negative integer, not {text!r}.", field="limit")
     limit = int(text)
@@ -121,7 +123,7 @@ def _filters(call: Call, resource: Resource, shown: dict[str, Column]) -> list[A
             continue
         if name in _PAGING or name in (dialect.all_projects, dialect.select):
             continue
-        if dialect.strict_query:
+        if dialect.strict_query is True or (dialect.strict_query and dialect.strict_query(call)):
             raise BadRequest(f"Additional properties are not allowed ('{name}' was unexpected).", field=name)
     return found
 

@@ -175,7 +175,10 @@ def _plain(annotation: Any) -> tuple[Any, bool]:
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """A field of the answer that no column holds: ``get(call, row)`` gives its JSON value."""
+    """A field of the answer that no column holds: ``get(call, row)`` gives its JSON value.
+
+    ``msgspec.UNSET`` leaves the key out of this answer.
+    """
 
     get: Callable[[Call, Any], Any]
     brief: bool = False
@@ -190,8 +193,8 @@ class Action:
     """Something done to one row: ``run(call, row)`` returns a JSON value, a Reply or None.
 
     In services that post ``{"os-extend": {...}}`` to ``/action`` the key in `Resource.actions` is that word and
-    ``body`` what stands under it (a msgspec Struct, a type, or None for null or nothing). With ``path`` set it has
-    a path of its own under the row and ``method``.
+    ``body`` what stands under it (a msgspec Struct, a type, ``version -> type``, or None for null or nothing). With
+    ``path`` set it has a path of its own under the row and ``method``.
     """
 
     run: Callable[[Call, Any], Any]
@@ -217,8 +220,8 @@ class Resource:
     create / update / delete: ``(call, fields) -> row``, ``(call, row, fields)``, ``(call, row)``: the named functions
         that replace the default; ``fields`` maps attribute -> value for what the client sent.
     check: ``(call, fields)`` before any transaction begins: the place for calls to other services.
-    create_body / update_body: a msgspec Struct instead of the one compiled from facets; its fields are then
-        ``fields`` by name. extra_body: further top-level keys beside the envelope -> type.
+    create_body / update_body: a msgspec Struct, or ``version -> Struct``, instead of the one compiled from facets;
+        its fields are then ``fields`` by name. extra_body: further top-level keys beside the envelope -> type.
     inputs: further keys of the compiled create body that no column holds -> type.
     quota: quota name -> 1 or a column whose sum is limited. flow: the lifecycle class; delete then dooms the flow.
     lookup: the column that the URL's id names. parent: for nested paths, ``(call) -> None`` that checks the parent
@@ -302,7 +305,7 @@ def body_struct(resource: Resource, op: str, version: Version | None, *, open: b
     """The struct of what a client may send to create or update ``resource`` at ``version``."""
     custom = resource.create_body if op == "create" else resource.update_body
     if custom is not None:
-        return custom
+        return custom if isinstance(custom, type) else custom(version)
     fields: list[tuple[str, Any, bool]] = []
     rename: dict[str, str] = {}
     for column in columns(resource.row):

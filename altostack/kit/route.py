@@ -158,7 +158,7 @@ class Endpoint:
 
     def _read(self, call: Call, document: Any) -> None:
         route, dialect = call.route, self._runtime.service.dialect
-        kind = route.body
+        kind = route.kind(call.version)
         if route.word is not None:
             inner = document[route.word]
             call.document = document
@@ -168,7 +168,6 @@ class Endpoint:
             return
         if kind is None or route.raw:
             return
-        kind = route.kind(call.version)
         raw = bodies.read(call.request, dialect.max_body)
         bodies.check_media(call.request, dialect)
         call.document = self._decode(call, raw, kind)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from altostack.kit.resource import Column, Resource, columns
 
 if TYPE_CHECKING:
@@ -42,7 +44,10 @@ class Views:
         getters = self._compiled.get(key)
         if getters is None:
             getters = self._compiled[key] = tuple(self._compile(*key))
-        found = [{wire: get(call, row) for wire, get in getters} for row in rows]
+        found = [
+            {wire: value for wire, get in getters if (value := get(call, row)) is not msgspec.UNSET}
+            for row in rows
+        ]
         if call.version is not None:
             for change in reversed(self.resource.changes):
                 if change.response and call.version < change.at and op in change.ops:
