@@ -189,6 +189,11 @@ class Desk:
     # what it is interested in, for the transport's subscriptions
 
     @property
+    def listeners(self) -> list[Listener]:
+        with self._lock:
+            return [listener for group in self._listeners.values() for listener in group]
+
+    @property
     def topics(self) -> list[str]:
         with self._lock:
             return list(self._listeners)
@@ -213,8 +218,8 @@ class Desk:
 
     def bell_everything(self) -> None:
         """Tell every listener to look at everything: bells may have been lost."""
-        for topic in self.topics:
-            self.bell(topic, ())
+        for listener in self.listeners:
+            listener.wake(())
 
     def event(self, event: Mapping[str, object]) -> None:
         with self._lock:
