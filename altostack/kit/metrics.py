@@ -21,6 +21,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from altostack.kit.proc import alive, start_time
+
 LOG = logging.getLogger(__name__)
 
 INTERVAL: Final = 5.0
@@ -56,16 +58,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     pid: int
     started: int
     families: list[Family]
-
-
-def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot (proc(5), field 22 of stat); 0 if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    fields = stat.rpartition(")")[2].split()
-    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 class Metrics:
@@ -190,9 +182,9 @@ class _Sum(Collector):
         families: dict[str, Family] = {}
         totals: dict[str, dict[Key, float]] = {}
         for snapshot in self._snapshots:
-            alive = start_time(snapshot.pid) == snapshot.started
+            living = alive(snapshot.pid, snapshot.started)
             for family in snapshot.families:
-                if not alive and not family.adds_up:
+                if not living and not family.adds_up:
                     continue
                 families.setdefault(family.name, family)
                 sums = totals.setdefault(family.name, {})

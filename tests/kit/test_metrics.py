@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from altostack.kit.metrics import Metrics, start_time
+from altostack.kit.metrics import Metrics
 
 
 def numbers(text: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -110,8 +110,3 @@ def test_a_broken_file_is_skipped(folder: Path, caplog: pytest.LogCaptureFixture
     assert b"busy" in worker.metrics.render()
     assert "api-9.metrics" in caplog.text
     worker.metrics.close()
-
-
-def test_start_time() -> None:
-    assert start_time(os.getpid()) > 0
-    assert start_time(2**22 + 1) == 0
