@@ -184,6 +184,17 @@ def test_a_large_answer(hub: LocalHub, bus: LocalBus) -> None:
         bus.call("node.a", "log", {"size": 9_000_000})
 
 
+def test_a_long_path(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 120) / "bus"
+    path.parent.mkdir()
+    hub, bus = LocalHub(path), LocalBus(path)
+    hub.start()
+    bus.serve("node.a", {"yes": lambda _: True})
+    assert bus.call("node.a", "yes", {}) is True
+    bus.close()
+    hub.close()
+
+
 def test_latency_and_threads(hub: LocalHub, path: Path, bus: LocalBus) -> None:
     heard = threading.Event()
     other = LocalBus(path)

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from altostack.kit.bus.wire import Answer, Bell, Call, Event, Frame, Interest, Pipe, WireError, pack
+from altostack.kit.bus.wire import Answer, Bell, Call, Event, Frame, Interest, Pipe, WireError, address, pack
 
 LOG = logging.getLogger(__name__)
 
@@ -186,7 +186,8 @@ def _listen(path: Path) -> socket.socket:
     """A listening socket at `path`, taking over one that a killed hub left behind."""
     probe = socket.socket(socket.AF_UNIX)
     try:
-        probe.connect(str(path))
+        with address(path) as name:
+            probe.connect(name)
     except (FileNotFoundError, ConnectionRefusedError):
         pass
     else:
@@ -199,12 +200,11 @@ def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:
-        listener.bind(str(scratch))
-    except OSError as error:
+        with address(scratch) as name:
+            listener.bind(name)
+    except OSError:
         listener.close()
-        raise OSError(
-            error.errno or 0, f"{error.strerror or error} (a socket's path is at most 107 bytes)", str(path)
-        ) from None
+        raise
     finally:
         os.umask(before)
     listener.listen(128)

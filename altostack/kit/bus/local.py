@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from altostack.kit.bus.desk import BusRefused, BusTimeout, Desk, Listener
 from altostack.kit.bus.outbox import Outbox
-from altostack.kit.bus.wire import Answer, Bell, Call, Event, Frame, Interest, Pipe, WireError, pack
+from altostack.kit.bus.wire import Answer, Bell, Call, Event, Frame, Interest, Pipe, WireError, address, pack
 
 LOG = logging.getLogger(__name__)
 
@@ -123,7 +123,8 @@ class LocalBus:
         while not self._closed:
             sock = socket.socket(socket.AF_UNIX)
             try:
-                sock.connect(str(self._path))
+                with address(self._path) as name:
+                    sock.connect(name)
             except OSError as error:
                 sock.close()
                 if attempt == len(RETRY_SECONDS):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -68,6 +70,23 @@ def pack(frame: Frame) -> bytes:
     if len(body) > MOST_BYTES:
         raise ValueError(f"{len(body)} bytes are more than the bus carries ({MOST_BYTES})")
     return len(body).to_bytes(4, "big") + body
+
+
+@contextlib.contextmanager
+def address(path: Path) -> Iterator[str]:
+    """A name for a Unix socket at `path` that fits into the 107 bytes there are (unix(7)), however long it is.
+
+    Raises:
+        OSError: the folder is not there.
+    """
+    if len(os.fsencode(path)) <= 107:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 class Pipe:
