@@ -18,7 +18,7 @@ from altostack.kit.dialect import Dialect
 from altostack.kit.errors import ApiError, BadRequest, MethodNotAllowed
 from altostack.kit.listing import rule_name
 from altostack.kit.policy import ADMIN, PUBLIC, SERVICE
-from altostack.kit.resource import Action, Resource, body_struct, given, struct
+from altostack.kit.resource import Action, Resource, body_struct, columns, given, struct
 from altostack.kit.route import Endpoint, Route, envelope_attr, fail, from_falcon, surprise
 from altostack.kit.service import Runtime, Service
 from altostack.kit.versions import Version
@@ -32,7 +32,7 @@ _PROJECT = re.compile(r"^/([0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 
 def views(call: Call, resource: Resource) -> Views:
     """The compiled views of ``resource``."""
-    cache: dict[str, Views] = call.runtime.__dict__.setdefault("_views", {})
+    cache: dict[str, Views] = call.runtime.memo.setdefault("views", {})
     found = cache.get(resource.name)
     if found is None or found.resource is not resource:
         found = cache[resource.name] = Views(
@@ -49,12 +49,20 @@ def view(
 
 
 def load(
-    call: Call, resource: Resource, key: str | None = None, op: str | None = None, *, lock: bool = False
+    call: Call,
+    resource: Resource,
+    key: str | None = None,
+    op: str | None = None,
+    *,
+    rule: str | None = None,
+    lock: bool = False,
 ) -> Any:
     """The row that ``key`` (default: the path's id) names, if the caller may see it and do ``op`` to it.
 
-    Raises the dialect's 404 for a row that is not there or not visible, Forbidden when policy says so.
+    ``rule`` names the policy where the operation's own will not do. Raises the dialect's 404 for a row that is not
+    there or not visible, Forbidden when policy says so.
     """
+    rule = rule or (rule_name(call, resource, op) if op is not None else None)
     key = call.params[resource.param] if key is None else key
     row = None
     if "\x00" not in key and len(key) <= 255:
@@ -65,9 +73,11 @@ def load(
             query = query.with_for_update()
         row = call.session.execute(query).scalars().first()
     if row is None:
+        if rule is not None and call.runtime.service.dialect.refuse_first:
+            call.require(rule, {})
         raise call.runtime.service.dialect.not_found(resource, key)
-    if op is not None:
-        call.require(rule_name(call, resource, op), row)
+    if rule is not None:
+        call.require(rule, row)
     return row
 
 
@@ -195,8 +205,6 @@ def routes_of(resource: Resource, dialect: Dialect) -> list[Route]:
 
 
 def _has_brief(resource: Resource) -> bool:
-    from altostack.kit.resource import columns
-
     return sum(1 for column in columns(resource.row) if column.facet.brief) > 1 or any(
         computed.brief for computed in resource.computed.values()
     )
@@ -207,9 +215,7 @@ def _action_route(resource: Resource, dialect: Dialect, word: str, action: Actio
 
     def run(call: Call) -> Any:
         _parent(call, resource)
-        row = load(call, resource)
-        call.require(name, row)
-        return action.run(call, row)
+        return action.run(call, load(call, resource, rule=name))
 
     return Route(
         method=action.method if action.path else "POST",
@@ -255,12 +261,21 @@ def _creator(resource: Resource) -> Callable[[Call], Any]:
                 raise BadRequest(f"The body must hold '{resource.name}'.", field=resource.name)
             rows = [create(call, resource, given(item)) for item in items]
             return {resource.collection: [view(call, resource, row, op="create") for row in rows]}
-        row = create(call, resource, given(call.body))
+        fields = given(call.body)
+        if resource.extra is not None:
+            fields[resource.extra] = _kept(call, resource, {})
+        row = create(call, resource, fields)
         return (
             row if isinstance(row, Reply) else _wrap(call, resource, view(call, resource, row, op="create"))
         )
 
     return handler
+
+
+def _kept(call: Call, resource: Resource, before: dict[str, Any]) -> dict[str, Any]:
+    """The keys to keep that the schema does not know; what the service itself shows is not the client's to set."""
+    own = {column.wire for column in columns(resource.row)} | set(resource.computed)
+    return before | {name: value for name, value in call.extra.items() if name not in own}
 
 
 def create(call: Call, resource: Resource, fields: dict[str, Any]) -> Any:
@@ -277,6 +292,8 @@ def _updater(resource: Resource) -> Callable[[Call], Any]:
         _parent(call, resource)
         row = load(call, resource, op="update")
         fields = given(call.body)
+        if resource.extra is not None and call.extra:
+            fields[resource.extra] = _kept(call, resource, getattr(row, resource.extra))
         if resource.update is not None:
             resource.update(call, row, fields)
         else:

@@ -40,7 +40,7 @@ class Call:
     """
 
     __slots__ = (
-        "_after", "_session", "body", "context", "document", "headers", "memo", "params", "request",
+        "_after", "_session", "body", "context", "document", "extra", "headers", "memo", "params", "request",
         "resource", "route", "runtime", "version", "write",
     )  # fmt: skip
 
@@ -62,6 +62,7 @@ class Call:
         self.version = version
         self.body: Any = None  # what stands inside the envelope
         self.document: Any = None  # the whole body
+        self.extra: dict[str, Any] = {}  # what the envelope holds beyond the schema (`Resource.extra`)
         self.headers: dict[str, str] = {}
         self.memo: dict[Any, Any] = {}  # per-request facts, e.g. policy answers
         self.write = request.method not in ("GET", "HEAD")
@@ -149,14 +150,20 @@ class Call:
         if target is None:
             key = ("policy", rule)
             if key not in self.memo:
-                self.memo[key] = self.runtime.policy.allows(rule, self.context, own_scope(self.context))
+                self.memo[key] = self.runtime.policy.allows(rule, self.context, self._target(None))
             return bool(self.memo[key])
-        return self.runtime.policy.allows(rule, self.context, policy_target(target))
+        return self.runtime.policy.allows(rule, self.context, self._target(target))
 
     def require(self, rule: str, target: Any = None) -> None:
         """Raises Forbidden unless `allows`."""
-        scope = own_scope(self.context) if target is None else policy_target(target)
-        self.runtime.policy.require(rule, self.context, scope)
+        self.runtime.policy.require(rule, self.context, self._target(target))
+
+    def _target(self, target: Any) -> Mapping[str, Any]:
+        if isinstance(target, Mapping):
+            return target
+        if (own := self.runtime.service.dialect.target) is not None:
+            return own(self, target)
+        return own_scope(self.context) if target is None else policy_target(target)
 
     def at_least(self, version: str) -> bool:
         """Whether the caller speaks ``version`` or a newer one (always, where there are no versions)."""
@@ -192,6 +199,4 @@ def own_scope(context: Context) -> dict[str, Any]:
 
 def policy_target(row: Any) -> Mapping[str, Any]:
     """A row as oslo.policy's target: its columns by attribute name."""
-    if isinstance(row, Mapping):
-        return row
     return {attribute.key: getattr(row, attribute.key) for attribute in sa.inspect(type(row)).column_attrs}

@@ -51,6 +51,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             "roles": sorted(self.roles),
             "is_admin": self.is_admin,
             "trust_id": self.trust_id,
+            # identity's own rules look into the token: token.domain.id, token.project.domain.id
+            "token": {
+                "domain": {"id": self.domain_id},
+                "project": {"domain": {"id": self.project_domain_id}},
+            },
         }
 
 

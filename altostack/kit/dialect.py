@@ -6,7 +6,7 @@ The services of the field differ in these and in little else; each declares one 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,10 @@ class Dialect:
 
     error: ``(error, request_id) -> JSON body``. policy_name: ``(resource, operation) -> the policy's name``.
     detail: lists are brief and ``<plural>/detail`` is long. lax: "1" may stand for 1 in bodies.
-    open_bodies: keys that the schema does not know are let through (identity's historic habit).
+    target: ``(call, row or None) -> what policy rules see`` of a row, or of the caller's own scope for None, where a
+    service's rules name it otherwise than by column. refuse_first: policy is asked even about a row that is not
+    there, so that whom a 403 awaits does not learn from a 404 which ids exist.
+    open_bodies: keys that the schema does not know are let through (identity's historic habit); see `Resource.extra`.
     all_projects: the query word by which an admin asks for every project's rows; None = an admin always sees all.
     all_projects_strict: others who use the word get a 403, not just their own rows.
     strict_query: an unknown query parameter is a 400 instead of being ignored; or ``(call) -> bool``.
@@ -68,6 +71,8 @@ class Dialect:
 
     error: Callable[[ApiError, str], Any]
     policy_name: Callable[[Resource, str], str]
+    target: Callable[[Call, Any], Mapping[str, Any]] | None = None
+    refuse_first: bool = False
     time: Callable[[datetime], str] = iso
     new_id: Callable[[], str] = dashed_uuid
     envelope: bool = True

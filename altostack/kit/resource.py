@@ -224,6 +224,8 @@ class Resource:
         its fields are then ``fields`` by name. extra_body: further top-level keys beside the envelope -> type.
     inputs: further keys of the compiled create body that no column holds -> type.
     quota: quota name -> 1 or a column whose sum is limited. flow: the lifecycle class; delete then dooms the flow.
+    extra: the attribute of a JSON column that keeps the keys which the schema does not know, where the dialect's
+        bodies are open; they are shown again. ``fields`` then holds it too.
     lookup: the column that the URL's id names. parent: for nested paths, ``(call) -> None`` that checks the parent
         and path parameters (and raises NotFound), with ``narrow`` restricting the rows.
     """
@@ -254,6 +256,7 @@ class Resource:
     filters: Mapping[str, Callable[[Call, list[str]], Any]] = dataclass_field(default_factory=dict)
     quota: Mapping[str, Any] = dataclass_field(default_factory=dict)
     flow: type[Flow[Any]] | None = None
+    extra: str | None = None
     lookup: str = "id"
     id_param: str | None = None
     rules: Mapping[str, str] = dataclass_field(

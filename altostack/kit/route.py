@@ -181,6 +181,10 @@ class Endpoint:
             call.body = None
         else:
             call.body = getattr(call.document, attr)
+        if route.resource.extra is not None and isinstance(call.body, msgspec.Struct):
+            known = {field.encode_name for field in msgspec.structs.fields(call.body)}
+            sent = bodies.decode(raw, dict[str, Any])[route.resource.envelope or route.resource.name]
+            call.extra = {name: value for name, value in sent.items() if name not in known}
 
     def _decode(self, call: Call, raw: bytes, kind: Any) -> Any:
         dialect, resource = self._runtime.service.dialect, call.route.resource

@@ -94,6 +94,7 @@ class Runtime:
     engine: Engine | None = None
     drivers: Mapping[str, Any] = field(default_factory=dict)
     node_key: str = ""
+    memo: dict[Any, Any] = field(default_factory=dict)  # what a service keeps for as long as it runs
     observe: Callable[[str, str, int, float], None] | None = None  # (route, method, status, seconds)
 
     @property

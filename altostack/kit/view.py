@@ -48,6 +48,8 @@ class Views:
             {wire: value for wire, get in getters if (value := get(call, row)) is not msgspec.UNSET}
             for row in rows
         ]
+        if self.resource.extra is not None and not brief:
+            found = [getattr(row, self.resource.extra) | one for row, one in zip(rows, found, strict=True)]
         if call.version is not None:
             for change in reversed(self.resource.changes):
                 if change.response and call.version < change.at and op in change.ops:

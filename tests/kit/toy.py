@@ -54,6 +54,7 @@ class Widget(Timed, ToyRow):
     tags: Mapped[list[str]] = field(create=True, default=[])
     pool: Mapped[str | None] = private()
     wanted: Mapped[int] = private(default=0)
+    notes: Mapped[dict[str, Any]] = private(default={})
 
 
 class WidgetLife(Flow[Widget]):
