@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]  # PyYAML brings no types
 
-from altostack.deploy import state as state_module
 from altostack.deploy.state import Lock, Secrets, State, StateError, find, write, write_clients
 from altostack.kit.secret import Secret
 
@@ -139,7 +138,7 @@ def test_write_replaces_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write(path, "two")
     assert path.read_text() == "one"

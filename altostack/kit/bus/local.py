@@ -53,9 +53,8 @@ class LocalBus:
         self._outbox.bell(topic, ids)
 
     def listen(self, topic: str, handler: Callable[[tuple[str, ...]], None]) -> None:
-        listener = self._desk.listen(topic, handler)
         with self._lock:
-            self._newcomers.append(listener)
+            self._newcomers.append(self._desk.listen(topic, handler))
             self._interest_due = True
         self._wake()
 
