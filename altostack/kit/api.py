@@ -74,7 +74,7 @@ def load(
         row = call.session.execute(query).scalars().first()
     if row is None:
         if rule is not None and call.runtime.service.dialect.refuse_first:
-            call.require(rule, {})
+            call.require(rule, call.params)
         raise call.runtime.service.dialect.not_found(resource, key)
     if rule is not None:
         call.require(rule, row)

@@ -31,7 +31,7 @@ def document(service: Service, *, version: str = "1") -> dict[str, Any]:
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF, schema_hook=_other)
     by_route = dict(zip((name for name, kind in kinds.items() if kind is not None), schemas, strict=True))
     for resource in service.resources:
-        components[_title(resource)] = _answer(resource)
+        components[_title(resource)] = answer_schema(resource)
     paths: dict[str, Any] = {}
     for route in routes:
         path, method = _path(service, route), route.method.lower()
@@ -92,9 +92,9 @@ def _parameters(path: str) -> dict[str, Any]:
 
 def _operation(service: Service, route: Route) -> dict[str, Any]:
     path = _path(service, route)
-    security: list[dict[str, list[str]]] = {PUBLIC: [], NODE: [{"node": []}]}.get(
-        route.policy, [{"token": []}]
-    )
+    security: list[dict[str, list[str]]] = []
+    if route.policy != PUBLIC:
+        security.append({"node" if route.policy == NODE else "token": []})
     found: dict[str, Any] = {
         "operationId": f"{_slug(path)}_{route.method.lower()}",
         "x-policy": route.policy,
@@ -150,7 +150,8 @@ def _success(service: Service, route: Route) -> dict[str, Any]:
     return {"description": "Done.", **_content(schema)}
 
 
-def _answer(resource: Resource) -> dict[str, Any]:
+def answer_schema(resource: Resource) -> dict[str, Any]:
+    """The JSON Schema of one object in an answer."""
     properties: dict[str, Any] = {}
     for column in columns(resource.row):
         if column.facet.show is False:

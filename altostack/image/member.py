@@ -1,0 +1,176 @@
+"""Members: the projects that an image is shared with. Source: Image Service API v2, image sharing."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Literal
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped
+
+from altostack.image.model import ImageRow
+from altostack.kit import api
+from altostack.kit.call import Call
+from altostack.kit.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
+from altostack.kit.policy import MEMBER, READER
+from altostack.kit.resource import Timed, field, private
+from altostack.kit.route import Route
+
+
+class Acceptance(enum.StrEnum):
+    """What the project made of the offer."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+class Member(Timed, ImageRow):
+    """An image offered to a project."""
+
+    __tablename__ = "image_members"
+    id: Mapped[int] = private(primary_key=True, autoincrement=True)
+    image_id: Mapped[str] = field(max_length=64)
+    member_id: Mapped[str] = field(max_length=64, index=True)
+    status: Mapped[Acceptance] = field(default=Acceptance.PENDING)
+
+    __table_args__ = (sa.UniqueConstraint("image_id", "member_id"),)
+
+
+class NewMember(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST."""
+
+    member: str
+
+
+class Answer(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of PUT."""
+
+    status: Literal["pending", "accepted", "rejected"]
+
+
+def _show(call: Call, row: Member) -> dict[str, Any]:
+    time = call.runtime.service.dialect.time
+    return {
+        "image_id": row.image_id,
+        "member_id": row.member_id,
+        "status": row.status.value,
+        "created_at": time(row.created_at),
+        "updated_at": time(row.updated_at or row.created_at),
+        "schema": "/v2/schemas/member",
+    }
+
+
+def _image(call: Call) -> Any:
+    from altostack.image.image import IMAGES
+
+    return api.load(call, IMAGES)
+
+
+def _own(call: Call, image: Any) -> bool:
+    return call.context.is_admin or image.owner == call.context.project_id
+
+
+def _find(call: Call, image: Any) -> Member:
+    row = call.session.execute(
+        sa.select(Member).where(Member.image_id == image.id, Member.member_id == call.params["member_id"])
+    ).scalars().first()  # fmt: skip
+    if row is None or not (_own(call, image) or row.member_id == call.context.project_id):
+        raise NotFound(f"{call.params['member_id']} not found in the member list of the image {image.id}.")
+    return row
+
+
+def list_members(call: Call) -> dict[str, Any]:
+    """GET /v2/images/{id}/members: all for the owner, one's own for others."""
+    image = _image(call)
+    query = sa.select(Member).where(Member.image_id == image.id).order_by(Member.id)
+    if not _own(call, image):
+        query = query.where(Member.member_id == call.context.project_id)
+    rows = call.session.execute(query).scalars()
+    return {"members": [_show(call, row) for row in rows], "schema": "/v2/schemas/members"}
+
+
+def show_member(call: Call) -> dict[str, Any]:
+    """GET /v2/images/{id}/members/{member}."""
+    return _show(call, _find(call, _image(call)))
+
+
+def add_member(call: Call) -> dict[str, Any]:
+    """POST: offer the image to a project."""
+    image = _image(call)
+    if not _own(call, image):
+        raise Forbidden("Only the owner of an image may share it.")
+    call.require("add_member", image)
+    if image.visibility != "shared":
+        raise Forbidden(
+            f"Only shared images have members; this one is {image.visibility}.", field="visibility"
+        )
+    member = call.body.member
+    if not member or len(member) > 64:
+        raise BadRequest("A member is a project id of 1 to 64 characters.", field="member")
+    known = (
+        call.session.execute(sa.select(Member.member_id).where(Member.image_id == image.id)).scalars().all()
+    )
+    if member in known:
+        raise Conflict(f"Member {member} is duplicated for image {image.id}.", field="member")
+    if len(known) >= call.runtime.settings.max_members:
+        raise TooLarge("The limit of image members would be passed.", field="member")
+    row = Member(image_id=image.id, member_id=member)
+    call.session.add(row)
+    call.session.flush()
+    return _show(call, row)
+
+
+def update_member(call: Call) -> dict[str, Any]:
+    """PUT: the project accepts or rejects; the owner may not answer for it."""
+    image = _image(call)
+    row = _find(call, image)
+    if not (call.context.is_admin or row.member_id == call.context.project_id):
+        raise Forbidden("Only the member itself may accept or reject.")
+    call.require("modify_member")
+    row.status = Acceptance(call.body.status)
+    call.session.flush()
+    return _show(call, row)
+
+
+def remove_member(call: Call) -> None:
+    """DELETE: withdraw the offer."""
+    image = _image(call)
+    if not _own(call, image):
+        raise Forbidden("Only the owner of an image may change its members.")
+    call.require("delete_member", image)
+    call.session.delete(_find(call, image))
+
+
+_OWNER = "role:admin or (role:member and project_id:%(owner)s)"
+_ONE = "/images/{image_id}/members/{member_id}"
+ROUTES = (
+    Route(
+        method="GET",
+        path="/images/{image_id}/members",
+        handler=list_members,
+        policy="get_members",
+        check=READER,
+    ),
+    Route(
+        method="POST",
+        path="/images/{image_id}/members",
+        handler=add_member,
+        policy="add_member",
+        check=_OWNER,
+        guard=False,
+        body=NewMember,
+    ),
+    Route(method="GET", path=_ONE, handler=show_member, policy="get_member", check=READER),
+    Route(method="PUT", path=_ONE, handler=update_member, policy="modify_member", check=MEMBER, body=Answer),
+    Route(
+        method="DELETE",
+        path=_ONE,
+        handler=remove_member,
+        policy="delete_member",
+        check=_OWNER,
+        guard=False,
+        status=204,
+    ),
+)
