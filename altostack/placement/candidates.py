@@ -1,0 +1,301 @@
+"""Allocation candidates: which providers could give what is asked for.
+
+Two ways to the same answer. Where no provider has a parent and none shares, each candidate is one provider, and the
+database finds them, as many as are asked for, in one aggregated query. Otherwise the trees are read whole and
+combined in memory (`altostack.placement.trees`).
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from altostack.kit.call import Call
+from altostack.kit.policy import SERVICE
+from altostack.kit.resource import MAX_INT
+from altostack.kit.route import Route
+from altostack.kit.versions import Version
+from altostack.placement import query
+from altostack.placement.config import PlacementSettings
+from altostack.placement.dialect import BAD_VALUE, DUPLICATE_KEY, MISSING_VALUE, bad_query, fresh
+from altostack.placement.model import Inventory, Provider, ProviderAggregate, ProviderTrait
+from altostack.placement.query import NAMED, NUMBERED, Wish
+from altostack.placement.trait import SHARES, require_classes, require_traits
+from altostack.placement.trees import Candidate, Request, combine
+
+# ---- conditions, for other queries too
+
+
+def fits(row: Any, amount: int) -> Any:
+    """The condition that an inventory has ``amount`` free and may give it in one piece."""
+    if amount > MAX_INT:
+        return sa.false()
+    return sa.and_(
+        row.used + amount <= (row.total - row.reserved) * row.allocation_ratio,
+        row.min_unit <= amount,
+        row.max_unit >= amount,
+        sa.literal(amount) % row.step_size == 0,
+    )
+
+
+def having(wish: Wish, key: Any) -> list[Any]:
+    """The conditions that the provider ``key`` itself has the traits and aggregates of ``wish``."""
+    found: list[Any] = []
+    trait, aggregate = ProviderTrait, ProviderAggregate
+    for some in wish.required:
+        found.append(key.in_(sa.select(trait.provider).where(trait.trait.in_(some))))
+    if wish.forbidden:
+        found.append(key.not_in(sa.select(trait.provider).where(trait.trait.in_(wish.forbidden))))
+    for members in wish.member_of:
+        found.append(key.in_(sa.select(aggregate.provider).where(aggregate.aggregate.in_(members))))
+    if wish.outside:
+        found.append(key.not_in(sa.select(aggregate.provider).where(aggregate.aggregate.in_(wish.outside))))
+    return found
+
+
+# ---- the request
+
+
+def _read(call: Call) -> Request:
+    """The query string. Raises BadRequest."""
+    named = call.at_least("1.33")
+    pattern = NAMED if named else NUMBERED
+    known = {"limit": "1.16", "group_policy": "1.25", "root_required": "1.35", "same_subtree": "1.36"}
+    since = {"resources": "1.10", "required": "1.17", "member_of": "1.21", "in_tree": "1.31"}
+    suffixes: dict[str, None] = {}
+    for name in call.query:
+        found = None if name in known else pattern.match(name)
+        if found is not None and (not found.group(2) or call.at_least("1.25")):
+            known[name] = since[found.group(1)]
+            suffixes[found.group(2) or ""] = None
+    query.check_names(call, known)
+    limit = _first(call, "limit")
+    if limit is not None and (not limit.isascii() or not limit.isdigit() or limit.startswith("0")):
+        raise bad_query(
+            f"Invalid query string parameters: limit must be a positive integer, not {limit[:40]!r}."
+        )
+    policy = _first(call, "group_policy")
+    if policy not in (None, "none", "isolate"):
+        raise bad_query(f"Invalid query string parameters: {policy!r} is not one of ['none', 'isolate'].")
+    if not call.at_least("1.25") and "resources" not in call.query:
+        raise bad_query("Invalid query string parameters: 'resources' is a required property.")
+    wishes = [query.wish(call, suffix) for suffix in suffixes]
+    request = Request(
+        wishes=wishes, isolate=policy == "isolate", limit=int(limit[:9]) if limit else None,
+        same_subtree=_subtrees(call),
+    )  # fmt: skip
+    _read_root(call, request)
+    _check(call, request)
+    if policy is None and sum(1 for wish in wishes if wish.suffix) > 1:
+        raise bad_query(
+            'The "group_policy" parameter is required when specifying more than one "resources{N}" parameter.'
+        )
+    return request
+
+
+def _first(call: Call, name: str) -> str | None:
+    """These two are taken from their first mention."""
+    return call.query[name][0] if name in call.query else None
+
+
+def _read_root(call: Call, request: Request) -> None:
+    values = call.query.get("root_required", [])
+    if len(values) > 1:
+        raise bad_query("Query parameter 'root_required' may be specified only once.", DUPLICATE_KEY)
+    if values:
+        request.root_required, request.root_forbidden = query.traits(call, values, "root_required")
+        clash = {name for some in request.root_required for name in some} & request.root_forbidden
+        if clash:
+            raise bad_query(
+                "Conflicting required and forbidden traits found in root_required: "
+                + ", ".join(sorted(clash)),
+                BAD_VALUE,
+            )
+
+
+def _subtrees(call: Call) -> list[set[str]]:
+    found = []
+    for text in call.query.get("same_subtree", []):
+        suffixes = {part.strip() for part in text.split(",")}
+        if "" in suffixes:
+            raise bad_query(
+                "Empty string (unsuffixed group) can not be specified in `same_subtree`", BAD_VALUE
+            )
+        found.append(suffixes)
+    return found
+
+
+def _check(call: Call, request: Request) -> None:
+    """Raises BadRequest where groups do not make sense together."""
+    wishes = request.wishes
+    empty = [wish.suffix for wish in wishes if not wish.resources]
+    if call.at_least("1.36"):
+        if len(empty) == len(wishes):
+            raise bad_query("There must be at least one resources or resources[$S] parameter.", MISSING_VALUE)
+        linked = set().union(*request.same_subtree)
+        if bad := [suffix for suffix in empty if suffix not in linked]:
+            raise bad_query(
+                "Resourceless suffixed group request should be specified in `same_subtree` query param: "
+                f"bad group(s) - {bad}.",
+                BAD_VALUE,
+            )
+        present = [wish.suffix for wish in wishes]
+        if unknown := sorted(linked - set(present)):
+            raise bad_query(
+                f"Real suffixes should be specified in `same_subtree`: {unknown} not found in {present}.",
+                BAD_VALUE,
+            )
+    else:
+        _check_orphans(wishes)
+    clashes = [
+        f"required{wish.suffix}: ({', '.join(sorted(some))})"
+        for wish in wishes
+        for some in wish.required
+        if some <= wish.forbidden
+    ]
+    if clashes:
+        raise bad_query(
+            "Conflicting required and forbidden traits found in the following traits keys: "
+            + ", ".join(sorted(clashes))
+        )
+
+
+def _check_orphans(wishes: list[Wish]) -> None:
+    if orphans := [f"required{w.suffix}" for w in wishes if w.required and not w.resources]:
+        raise bad_query(
+            "All traits parameters must be associated with resources.  Found the following orphaned traits "
+            "keys: " + ", ".join(orphans)
+        )
+    if orphans := [f"member_of{w.suffix}" for w in wishes if (w.member_of or w.outside) and not w.resources]:
+        raise bad_query(
+            "All member_of parameters must be associated with resources. Found the following orphaned "
+            "member_of keys: " + ", ".join(orphans)
+        )
+    if not all(wish.resources for wish in wishes):
+        raise bad_query("All request groups must specify resources.")
+    if not wishes:
+        raise bad_query("At least one request group (`resources` or `resources{$S}`) is required.")
+
+
+# ---- the search
+
+
+def _flat(session: Session, request: Request, randomize: bool) -> list[Candidate]:
+    """Where each candidate is one provider: found by the database."""
+    wish = request.wishes[0]
+    anyone = Wish(required=request.root_required, forbidden=request.root_forbidden)
+    enough = sa.or_(
+        *(
+            sa.and_(Inventory.resource_class == name, fits(Inventory, amount))
+            for name, amount in wish.resources.items()
+        )
+    )
+    key = Inventory.provider
+    wanted = (
+        sa.select(key)
+        .where(enough, *having(wish, key), *having(anyone, key))
+        .group_by(key)
+        .having(sa.func.count() == len(wish.resources))
+    )
+    if wish.in_tree is not None:
+        wanted = wanted.where(key == wish.in_tree)
+    if randomize:
+        # Any place on the circle of uuids to begin from: cheap, and the same on every database.
+        wanted = wanted.order_by(sa.case((key >= str(uuid.uuid4()), 0), else_=1), key)
+    else:
+        wanted = wanted.order_by(key)
+    if request.limit is not None:
+        wanted = wanted.limit(request.limit)
+    return [
+        Candidate(shares={found: dict(wish.resources)}, mappings={wish.suffix: {found}}, roots={found})
+        for found in session.scalars(wanted)
+    ]
+
+
+def list_candidates(call: Call) -> Any:
+    """GET /allocation_candidates"""
+    request = _read(call)
+    settings = call.runtime.settings or PlacementSettings()
+    session = call.session
+    require_classes(session, set().union(*(wish.resources for wish in request.wishes)))
+    root_traits = request.root_forbidden.union(*request.root_required)
+    require_traits(session, root_traits.union(*(wish.traits for wish in request.wishes)))
+    nested, sharing = session.execute(
+        sa.select(
+            sa.exists().where(Provider.parent.is_not(None)), sa.exists().where(ProviderTrait.trait == SHARES)
+        )
+    ).one()
+    randomize = settings.randomize_candidates
+    if len(request.wishes) == 1 and not nested and not sharing:
+        found = _flat(session, request, randomize)
+    else:
+        request.trees = call.at_least("1.29")
+        found = combine(session, request, most=settings.max_candidates, randomize=randomize)
+    fresh(call)
+    return {
+        "allocation_requests": [_show(call, one) for one in found],
+        "provider_summaries": _summaries(call, request, found),
+    }
+
+
+def _show(call: Call, one: Candidate) -> dict[str, Any]:
+    if not call.at_least("1.12"):
+        return {
+            "allocations": [
+                {"resource_provider": {"uuid": key}, "resources": resources}
+                for key, resources in one.shares.items()
+            ]
+        }
+    shown: dict[str, Any] = {
+        "allocations": {key: {"resources": resources} for key, resources in one.shares.items()}
+    }
+    if call.at_least("1.34"):
+        shown["mappings"] = {suffix: sorted(keys) for suffix, keys in one.mappings.items()}
+    return shown
+
+
+def _summaries(call: Call, request: Request, found: list[Candidate]) -> dict[str, Any]:
+    """Each provider in the trees of the candidates (before 1.29: each of the candidates') with what it has."""
+    if not found:
+        return {}
+    session = call.session
+    trees = call.at_least("1.29")
+    keys = set().union(*((one.roots if trees else one.shares) for one in found))
+    column = Provider.root if trees else Provider.uuid
+    mine = column.in_(keys)
+    shown: dict[str, Any] = {}
+    for key, parent, root in session.execute(
+        sa.select(Provider.uuid, Provider.parent, Provider.root).where(mine)
+    ):
+        shown[key] = {"resources": {}}
+        if call.at_least("1.17"):
+            shown[key]["traits"] = []
+        if trees:
+            shown[key] |= {"parent_provider_uuid": parent, "root_provider_uuid": root}
+    asked = set().union(*(wish.resources for wish in request.wishes))
+    row = Inventory
+    stock = sa.select(
+        row.provider, row.resource_class, row.total, row.reserved, row.allocation_ratio, row.used
+    ).where(row.provider.in_(sa.select(Provider.uuid).where(mine)))
+    if not call.at_least("1.27"):
+        stock = stock.where(row.resource_class.in_(asked))
+    for key, name, total, reserved, ratio, used in session.execute(stock):
+        shown[key]["resources"][name] = {"capacity": int((total - reserved) * ratio), "used": used}
+    if call.at_least("1.17"):
+        held = sa.select(ProviderTrait.provider, ProviderTrait.trait).where(
+            ProviderTrait.provider.in_(sa.select(Provider.uuid).where(mine))
+        )
+        for key, name in session.execute(held):
+            shown[key]["traits"].append(name)
+    return shown
+
+
+ROUTES = (
+    Route(
+        method="GET", path="/allocation_candidates", handler=list_candidates,
+        policy="placement:allocation_candidates:list", check=SERVICE, since=Version(1, 10),
+    ),
+)  # fmt: skip

@@ -1,0 +1,53 @@
+"""The microversions (placement API reference, "REST API Version History")."""
+
+from __future__ import annotations
+
+from altostack.kit.versions import Ladder, Version
+
+LADDER = Ladder(
+    service="placement",
+    low=Version(1, 0),
+    high=Version(1, 39),
+    steps={
+        "1.0": "providers, inventories, allocations, usages",
+        "1.1": "aggregates of providers",
+        "1.2": "custom resource classes",
+        "1.3": "member_of on providers",
+        "1.4": "resources on providers",
+        "1.5": "DELETE all inventories",
+        "1.6": "traits",
+        "1.7": "PUT of a resource class makes it",
+        "1.8": "project_id and user_id are required in PUT allocations",
+        "1.9": "usages of a project",
+        "1.10": "allocation candidates",
+        "1.11": "link to a provider's allocations",
+        "1.12": "allocations are a dictionary by provider",
+        "1.13": "POST allocations of many consumers",
+        "1.14": "trees of providers, in_tree",
+        "1.15": "Last-Modified and Cache-Control",
+        "1.16": "limit on candidates",
+        "1.17": "required on candidates, traits in summaries",
+        "1.18": "required on providers",
+        "1.19": "generation in aggregates",
+        "1.20": "POST of a provider answers with it",
+        "1.21": "member_of on candidates",
+        "1.22": "forbidden traits",
+        "1.23": "codes in errors",
+        "1.24": "member_of may be repeated",
+        "1.25": "numbered groups, group_policy",
+        "1.26": "reserved may equal total",
+        "1.27": "all classes in summaries",
+        "1.28": "generations of consumers",
+        "1.29": "trees in candidates",
+        "1.30": "the reshaper",
+        "1.31": "in_tree on candidates",
+        "1.32": "forbidden aggregates",
+        "1.33": "groups with names",
+        "1.34": "mappings in candidates",
+        "1.35": "root_required",
+        "1.36": "same_subtree",
+        "1.37": "a provider may get another parent, or none",
+        "1.38": "types of consumers",
+        "1.39": "any of several traits, required may be repeated",
+    },
+)
