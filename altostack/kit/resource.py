@@ -7,6 +7,7 @@ never leaves the database.
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -140,7 +141,8 @@ class Column:
     has_default: bool
 
 
-def columns(row: type[Row]) -> tuple[Column, ...]:
+@functools.cache
+def columns(row: Any) -> tuple[Column, ...]:
     """The columns of ``row`` that carry a facet, in their order of declaration."""
     hints = typing.get_type_hints(row)
     found = []

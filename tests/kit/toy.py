@@ -154,13 +154,25 @@ SERVICE = Service(
 
 PEOPLE = {
     "admin": Context(
-        user_id="a", project_id="0" * 32, roles=frozenset({"admin", "member", "reader"}), expires_at=9e9
+        user_id="a",
+        token="admin",
+        project_id="0" * 32,
+        roles=frozenset({"admin", "member", "reader"}),
+        expires_at=9e9,
     ),
     "member": Context(
-        user_id="m", project_id="1" * 32, roles=frozenset({"member", "reader"}), expires_at=9e9
+        user_id="m",
+        token="member",
+        project_id="1" * 32,
+        roles=frozenset({"member", "reader"}),
+        expires_at=9e9,
     ),
-    "reader": Context(user_id="r", project_id="1" * 32, roles=frozenset({"reader"}), expires_at=9e9),
-    "other": Context(user_id="o", project_id="2" * 32, roles=frozenset({"member", "reader"}), expires_at=9e9),
+    "reader": Context(
+        user_id="r", token="reader", project_id="1" * 32, roles=frozenset({"reader"}), expires_at=9e9
+    ),
+    "other": Context(
+        user_id="o", token="other", project_id="2" * 32, roles=frozenset({"member", "reader"}), expires_at=9e9
+    ),
 }
 
 
