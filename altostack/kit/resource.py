@@ -20,7 +20,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from altostack.kit.db import Row, utcnow
+from altostack.kit.db import utcnow
 from altostack.kit.versions import Change, Version, parse
 
 if TYPE_CHECKING:
@@ -141,9 +141,12 @@ class Column:
     has_default: bool
 
 
-@functools.cache
-def columns(row: Any) -> tuple[Column, ...]:
+def columns(row: type[Any]) -> tuple[Column, ...]:
     """The columns of ``row`` that carry a facet, in their order of declaration."""
+    return _columns(row)
+
+
+def _find_columns(row: Any) -> tuple[Column, ...]:
     hints = typing.get_type_hints(row)
     found = []
     for attribute in sa.inspect(row).column_attrs:
@@ -164,6 +167,9 @@ def columns(row: Any) -> tuple[Column, ...]:
             )
         )
     return tuple(found)
+
+
+_columns: Callable[[Any], tuple[Column, ...]] = functools.cache(_find_columns)  # a class never changes
 
 
 def _plain(annotation: Any) -> tuple[Any, bool]:
