@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from altostack import filters
+from altostack import drivers, filters
 from altostack.kit import api, auth, config
 from altostack.kit.auth import Epoch, TokenCache
 from altostack.kit.bus import Bus, MemoryBus
@@ -158,6 +158,7 @@ class Cloud:
             clients={},
             url=self.url + service.prefix,
             cloud=self.facts,
+            drivers=drivers.of_service(name, self.state),
             clock=self._clock,
             node_key=self.secrets["node_key"],
         )
@@ -301,14 +302,12 @@ class Cloud:
 
     def node(self, host: str) -> Node:
         """A node of this machine, with its drivers."""
-        from altostack.node import drivers
-
         root = self.state / "nodes" / host
         root.mkdir(parents=True, exist_ok=True)
         return Node(
             host=host,
             root=root,
-            drivers=drivers(self.state, root, host, self.settings),
+            drivers=drivers.of_node(self.state, root, host, self.settings),
             token=auth.node_token(self.secrets["node_key"], host),
         )
 

@@ -1,0 +1,164 @@
+"""A cloud as processes: the roles that the supervisor runs, and what happens around them.
+
+api    the APIs, several processes on one shared socket; in-process calls between services
+work   flows and periodic work
+node   the agents of this machine's nodes and their drivers; reaches the services only over HTTP
+web    consoles
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from altostack import drivers
+from altostack.app import Cloud, load_services, settings_class
+from altostack.deploy.role import Progress, Role, RoleContext
+from altostack.deploy.serve import serve
+from altostack.deploy.state import State
+from altostack.kit import config
+from altostack.kit.bus import open_bus
+from altostack.kit.clients import Client
+
+log = logging.getLogger(__name__)
+
+
+def load_settings(state: State, **over: Any) -> Any:
+    """The cloud's settings: its altostack.toml, the environment, and ``over`` for [cloud]. Raises ConfigError."""
+    settings = config.load(settings_class(load_services()), state.settings)
+    known = {name: value for name, value in over.items() if value is not None}
+    return (
+        msgspec.structs.replace(settings, cloud=msgspec.structs.replace(settings.cloud, **known))
+        if known
+        else settings
+    )
+
+
+class CloudComposition:
+    """`altostack.deploy.role.Composition` of a whole cloud. Making one touches nothing but the state folder."""
+
+    def __init__(self, state: State, settings: Any) -> None:
+        self._state = state
+        self._settings = settings
+        self._secrets = {
+            name: getattr(secrets, name).reveal()
+            for secrets in (state.read_secrets(),)
+            for name in secrets.__struct_fields__
+        }
+        self._cloud = Cloud(state.root, settings, self._secrets)
+        cloud = settings.cloud
+        self._bus_url = cloud.bus or state.bus_url
+        self._roles = {
+            role.name: role
+            for role in (
+                Role(
+                    name="api", run=self._api, count=cloud.workers, listen={"api": (cloud.host, cloud.port)}
+                ),
+                Role(name="work", run=self._work),
+                Role(name="node", run=self._node),
+                Role(name="web", run=self._web, listen={"console": (cloud.host, cloud.console_port)}),
+            )
+        }
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """The processes."""
+        return self._roles
+
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        """Service -> public URL."""
+        return {
+            name: (self._cloud.url + service.endpoint).replace("/%(project_id)s", "")
+            for name, service in self._cloud.services.items()
+        }
+
+    def prepare(self, progress: Progress) -> None:
+        """Schemas and first contents."""
+        self._cloud.prepare(progress)
+
+    def after_start(self, progress: Progress) -> None:
+        """The starter image, registered once."""
+        from altostack.starter import register
+
+        register(self._cloud, progress)
+
+    def teardown(self) -> None:
+        """Take down the data plane of every node: guests, daemons, namespaces."""
+        for host in self._settings.cloud.hosts:
+            root = self._state.node(host)
+            if root.exists():
+                drivers.teardown(self._state.root, root, host, self._settings)
+
+    # ---- the processes
+
+    def _api(self, context: RoleContext) -> None:
+        self._cloud.open(open_bus(self._bus_url))
+        try:
+            serve(
+                self._cloud,
+                context.listeners["api"],
+                stop=context.stop,
+                threads=self._settings.cloud.threads,
+                ready=context.ready,
+            )
+        finally:
+            self._cloud.close()
+
+    def _work(self, context: RoleContext) -> None:
+        cloud = self._cloud
+        bus = open_bus(self._bus_url)
+        cloud.open(bus)
+        parts = [*cloud.engines()]
+        loops = cloud.loops()
+        for engine in parts:
+            engine.start()
+        for loop in loops:
+            loop.start(bus)
+        context.ready()
+        context.stop.wait()
+        _stop_all([*parts, *loops])
+        cloud.close()
+
+    def _node(self, context: RoleContext) -> None:
+        bus = open_bus(self._bus_url)
+        cloud = Cloud(self._state.root, self._settings, self._secrets, remote=self._cloud.url)
+        cloud.open(bus)
+        nodes = [cloud.node(host) for host in self._settings.cloud.hosts]
+        loops = [loop for node in nodes for loop in cloud.agents(node)]
+        for loop in loops:
+            loop.start(bus)
+        context.ready()
+        context.stop.wait()
+        _stop_all(loops)
+        for node in nodes:
+            for driver in node.drivers.values():
+                close = getattr(driver, "close", None)
+                if close is not None:
+                    close()
+        cloud.close()
+
+    def _web(self, context: RoleContext) -> None:
+        from altostack.compute.console import ConsoleTarget, serve_console
+
+        compute: Client = self._cloud.client("compute", "compute")
+
+        def validate(token: str) -> ConsoleTarget | None:
+            found = compute.call("GET", f"/internal/console-tokens/{token}", missing_ok=True)
+            return ConsoleTarget(path=Path(found["path"])) if found else None
+
+        serve_console(context.listeners["console"], validate, stop=context.stop, ready=context.ready)
+
+
+def _stop_all(parts: list[Any]) -> None:
+    """Stop everything at once, so that the slowest and not the sum decides."""
+    threads = [threading.Thread(target=part.stop, daemon=True) for part in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10.0)
