@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from altostack.app import Cloud
-from altostack.kit.clients import Client, RemoteError
+from altostack.kit.clients import RemoteError
 
 NAME = "starter"
 _CHUNK = 1 << 20
