@@ -88,6 +88,8 @@ class LibvirtDriver:
         with self._link.speaking():
             connection = self._link.connection()
             info = connection.getInfo()
+            # getInfo adds up NUMA nodes and so misses memory that was added later.
+            memory = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
             host = fromstring(connection.getCapabilities()).find("host")
             version, hypervisor = connection.getVersion(), connection.getType()
         cpu = host.find("cpu") if host is not None else None
@@ -96,7 +98,7 @@ class LibvirtDriver:
         return HostInfo(
             hostname=getattr(self._host, "hostname", None) or socket.gethostname(),
             vcpus=info[2],
-            memory_mib=info[1],
+            memory_mib=memory["total"] // 1024,
             disk_gib=disk.f_blocks * disk.f_frsize // GIB,
             disk_free_gib=disk.f_bavail * disk.f_frsize // GIB,
             hypervisor_type=hypervisor,
