@@ -26,6 +26,11 @@ def start_time(pid: int) -> int:
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
+def boot_id() -> str:
+    """A name for the time since the machine was last started: pids and start times are from it alone."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def alive(pid: int, started: int) -> bool:
     """Whether that very process still runs."""
     return started != 0 and start_time(pid) == started

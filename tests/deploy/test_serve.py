@@ -103,9 +103,7 @@ class Server:
         pid = os.fork()
         if pid == 0:
             stop = threading.Event()
-            threading.Thread(
-                target=lambda: (signal.sigwait({signal.SIGTERM}), stop.set()), daemon=True
-            ).start()
+            threading.Thread(target=wait_for_term, args=(stop,), daemon=True).start()
             serve(
                 application(self.note),
                 self.listener,
