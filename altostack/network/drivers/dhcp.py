@@ -1,0 +1,405 @@
+"""DHCP and DNS for a network: one dnsmasq in the network's own namespace.
+
+dnsmasq runs on when this process ends and is found again by its configuration file. Hosts and options stand
+in files of their own, which a SIGHUP makes it read again; it is restarted only when subnets change. Every
+value that goes into a file is checked, because a line that a tenant could add would be a command to dnsmasq.
+
+Sources: dnsmasq(8), RFC 2131, 2132, 3442.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import pwd
+import re
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from altostack.network.drivers import names
+from altostack.network.drivers.base import (
+    METADATA_ADDRESS,
+    BadSpec,
+    DhcpOption,
+    DriverError,
+    FixedIP,
+    HostSpec,
+    NetworkSpec,
+    PortSpec,
+    SubnetSpec,
+)
+from altostack.network.drivers.kernel import Daemon, Kernel
+
+_NAMES_4 = """netmask time-offset router dns-server log-server lpr-server boot-file-size domain-name swap-server
+root-path extension-path ip-forward-enable non-local-source-routing policy-filter max-datagram-reassembly
+default-ttl mtu all-subnets-local router-discovery router-solicitation static-route trailer-encapsulation
+arp-timeout ethernet-encap tcp-ttl tcp-keepalive nis-domain nis-server ntp-server vendor-encap netbios-ns
+netbios-dd netbios-nodetype netbios-scope x-windows-fs x-windows-dm T1 T2 vendor-class nis+-domain nis+-server
+tftp-server bootfile-name mobile-ip-home smtp-server pop3-server nntp-server irc-server user-class rapid-commit
+client-arch client-interface-id client-machine-id posix-timezone tzdb-timezone ipv6-only domain-search
+sip-server classless-static-route vendor-id-encap tftp-server-address server-ip-address"""
+_NAMES_6 = """sip-server-domain sip-server dns-server domain-search nis-server nis+-server nis-domain nis+-domain
+sntp-server information-refresh-time posix-timezone tzdb-timezone ntp-server bootfile-url bootfile-param"""
+OPTION_NAMES = {4: frozenset(_NAMES_4.split()), 6: frozenset(_NAMES_6.split())}
+"""The option names that dnsmasq 2.90 knows, by IP version (``dnsmasq --help dhcp``)."""
+
+DEVICE = "ns0"
+"""The device of the DHCP namespace in the network."""
+
+LEASE_SECONDS = 86400
+_OPTION_NAME = re.compile(r"(tag:!?[a-z0-9]{1,20},)?([A-Za-z0-9+-]{1,40})")
+_OPTION_VALUE = re.compile(r"[!$-\[\]-~]( ?[!$-\[\]-~])*")
+_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,200}[a-z0-9])?\.?", re.IGNORECASE)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Host:
+    """What the files say about one port, kept so that a changed port costs one port's work."""
+
+    key: object
+    hosts: list[str] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    problem: str | None = None
+
+
+class DhcpServers:
+    """The DHCP namespaces of a node and the servers in them. ``folder`` holds a folder for each network."""
+
+    def __init__(self, kernel: Kernel, cloud: names.Names, folder: Path) -> None:
+        self._kernel = kernel
+        self._names = cloud
+        self._folder = folder
+        self._running: dict[str, Daemon] = {}
+        self._hosts: dict[str, dict[str, _Host]] = {}
+        self._adopted: set[str] = set()
+        self._folders: set[str] = set()
+
+    def open(self) -> None:
+        """Find the servers that run already, and what files there are."""
+        self._folders = {path.name for path in self._folder.iterdir()} if self._folder.is_dir() else set()
+        for short, pids in self.processes().items():
+            for pid in pids[1:]:
+                self._end(pid)
+            with contextlib.suppress(ProcessLookupError):
+                self._running[short] = Daemon(pids[0])
+                self._adopted.add(short)
+                self._folders.add(short)
+
+    def close(self) -> None:
+        """Let go of the servers; they run on."""
+        for server in self._running.values():
+            server.close()
+        self._running, self._hosts, self._adopted = {}, {}, set()
+
+    def processes(self) -> dict[str, list[int]]:
+        """Short network identifier -> process ids of its servers, found by their command lines."""
+        pattern = re.compile(rf"--conf-file={re.escape(str(self._folder))}/([^/]+)/dnsmasq\.conf")
+        found: dict[str, list[int]] = {}
+        for pid, argument in sorted(self._kernel.processes(pattern).items()):
+            if match := pattern.fullmatch(argument):
+                found.setdefault(match[1], []).append(pid)
+        return found
+
+    def known(self) -> set[str]:
+        """Short identifiers of the networks that files or servers exist for, by what this process remembers."""
+        return set(self._folders)
+
+    def files(self) -> dict[str, str]:
+        """What the files say, by ``network/name``; not what servers write themselves."""
+        paths = sorted(self._folder.glob("*/*")) if self._folder.is_dir() else []
+        return {f"{p.parent.name}/{p.name}": p.read_text() for p in paths if p.name not in ("log", "pid")}
+
+    def remove(self, short: str) -> None:
+        """End a network's server and remove its files; fine if there are none."""
+        self._stop(short)
+        self._hosts.pop(short, None)
+        self._kernel.remove_tree(self._folder / short)
+        self._folders.discard(short)
+
+    def remove_all(self) -> None:
+        """End every server below this folder and remove all files."""
+        for pids in self.processes().values():
+            for pid in pids:
+                self._end(pid)
+        for path in list(self._folder.iterdir()) if self._folder.is_dir() else []:
+            self.remove(path.name)
+        if self._folder.is_dir():
+            self._folder.rmdir()
+
+    def alive(self, network: NetworkSpec) -> bool:
+        """Whether the network's server runs, if it should."""
+        server = self._running.get(names.short(network.id))
+        return server.alive() if server is not None else not _ranges(network)
+
+    def problems(self, network: NetworkSpec) -> dict[str, str]:
+        """Port identifier -> why DHCP cannot answer it, as of the last :meth:`converge`."""
+        hosts = self._hosts.get(names.short(network.id), {})
+        return {port: host.problem for port, host in hosts.items() if host.problem}
+
+    def converge(self, network: NetworkSpec) -> None:
+        """Serve a network whose namespace and addresses are ready.
+
+        :raises DriverError: if the server does not start.
+        """
+        short = names.short(network.id)
+        folder = self._folder / short
+        if not _ranges(network):
+            self.remove(short)
+            return
+        self._folders.add(short)
+        hosts = self._render(network, short)
+        files = {
+            "hosts": [line for host in hosts.values() for line in host.hosts],
+            "names": [line for host in hosts.values() for line in host.names],
+            "options": [
+                *_subnet_options(network),
+                *(line for host in hosts.values() for line in host.options),
+            ],
+        }
+        server = self._running.get(short)
+        if server is not None and server.alive():
+            self._release(network, folder / "hosts", set(files["hosts"]))
+        changed = [
+            self._kernel.write(folder / name, "".join(line + "\n" for line in lines))
+            for name, lines in files.items()
+        ]
+        if self._kernel.write(folder / "dnsmasq.conf", self._configuration(network, folder)):
+            self._stop(short)
+        server = self._running.get(short)
+        if server is None or not server.alive():
+            self._start(network, short, folder)
+        elif any(changed) or short in self._adopted:
+            # A server found running may have missed the signal for the files' last change.
+            self._kernel.step(f"reload dnsmasq {short}")
+            server.reload()
+        self._adopted.discard(short)
+
+    def _render(self, network: NetworkSpec, short: str) -> dict[str, _Host]:
+        served = {subnet.id: subnet for subnet in network.subnets if subnet.enable_dhcp}
+        old = self._hosts.get(short, {})
+        new: dict[str, _Host] = {}
+        everyone: list[tuple[str, PortSpec | HostSpec]] = [(port.id, port) for port in network.ports]
+        everyone += [(host.port_id, host) for host in network.hosts]
+        for port_id, port in everyone:
+            key = (
+                port.mac,
+                port.fixed_ips,
+                port.dns_name,
+                port.dhcp_options,
+                network.subnets,
+                network.dns_domain,
+            )
+            known = old.get(port_id)
+            new[port_id] = known if known and known.key == key else _host(port_id, port, served, network, key)
+        self._hosts[short] = new
+        return new
+
+    def _configuration(self, network: NetworkSpec, folder: Path) -> str:
+        if any(character.isspace() or character in '#,"' for character in str(folder)):
+            raise DriverError(f"{folder} holds characters that dnsmasq does not take in a path")
+        user = "root"
+        with contextlib.suppress(KeyError):
+            user = pwd.getpwnam("dnsmasq").pw_name if _open_to_all(self._folder) else "root"
+        domain = f"domain={_domain(network.dns_domain)}\n" if network.dns_domain else ""
+        lines = [
+            "no-hosts", "no-resolv", "no-ping", "bind-interfaces", f"interface={DEVICE}",
+            "except-interface=lo", "dhcp-authoritative", "leasefile-ro", "dhcp-lease-max=65536",
+            "quiet-dhcp", "quiet-dhcp6", "dhcp-match=set:ipxe,175", f"user={user}", "group=",
+            f"log-facility={folder}/log", f"pid-file={folder}/pid",
+            f"dhcp-hostsfile={folder}/hosts", f"dhcp-optsfile={folder}/options", f"addn-hosts={folder}/names",
+            *_ranges(network),
+            f"dhcp-option-force=option:mtu,{int(network.mtu)}",
+        ]  # fmt: skip
+        return "\n".join(lines) + "\n" + domain
+
+    def _start(self, network: NetworkSpec, short: str, folder: Path) -> None:
+        self._kernel.daemon(self._names.dhcp(network.id), ["dnsmasq", f"--conf-file={folder}/dnsmasq.conf"])
+        try:
+            self._running[short] = Daemon(int((folder / "pid").read_text()))
+        except (OSError, ValueError) as error:
+            raise DriverError(f"dnsmasq started and ended at once: {_tail(folder / 'log')}") from error
+
+    def _stop(self, short: str) -> None:
+        self._adopted.discard(short)
+        server = self._running.pop(short, None)
+        if server is not None:
+            self._kernel.step(f"stop dnsmasq {short}")
+            server.stop()
+            server.close()
+
+    def _end(self, pid: int) -> None:
+        self._kernel.step(f"stop dnsmasq {pid}")
+        with contextlib.suppress(ProcessLookupError):
+            server = Daemon(pid)
+            server.stop()
+            server.close()
+
+    def _release(self, network: NetworkSpec, path: Path, keep: set[str]) -> None:
+        """Give back the leases of hosts that are gone, or dnsmasq refuses their addresses to the next ports.
+
+        Done before the files change, so that a run that is cut short does it again.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            gone = [line for line in path.read_text().splitlines() if line not in keep]
+            wanted = _server_addresses(network)
+            for line in gone:
+                mac, *_, address = line.split(",")
+                server = next(
+                    (ip for net, ip in wanted if ":" not in address and _inside(address, net)), None
+                )
+                if server:
+                    self._kernel.step(f"release {address}")
+                    with self._kernel.inside(self._names.dhcp(network.id)):
+                        _send_release(mac, address, server)
+
+
+def addresses(network: NetworkSpec) -> set[str]:
+    """The addresses (``address/length``) that the DHCP namespace holds in the network, metadata's included."""
+    if network.dhcp is None:
+        return set()
+    lengths = {subnet.id: names.prefix(subnet.cidr).prefixlen for subnet in network.subnets}
+    own = {
+        names.interface(f"{fixed.ip}/{lengths[fixed.subnet_id]}")
+        for fixed in network.dhcp.fixed_ips
+        if fixed.subnet_id in lengths
+    }
+    return own | {f"{METADATA_ADDRESS}/32"}
+
+
+def _server_addresses(network: NetworkSpec) -> list[tuple[str, str]]:
+    fixed_ips: Iterable[FixedIP] = network.dhcp.fixed_ips if network.dhcp else ()
+    cidrs = {subnet.id: subnet.cidr for subnet in network.subnets}
+    return [(cidrs[fixed.subnet_id], fixed.ip) for fixed in fixed_ips if fixed.subnet_id in cidrs]
+
+
+def _inside(address: str, cidr: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(cidr, strict=False)
+
+
+def _tag(subnet: SubnetSpec) -> str:
+    return "s-" + names.identifier(subnet.id)
+
+
+def _ranges(network: NetworkSpec) -> list[str]:
+    """The subnets that are served: where this node has an address, and not those that guests form addresses in."""
+    here = {fixed.subnet_id for fixed in network.dhcp.fixed_ips} if network.dhcp else set()
+    lines = []
+    for subnet in network.subnets:
+        if not subnet.enable_dhcp or subnet.id not in here or subnet.ipv6_address_mode == "slaac":
+            continue
+        net = names.prefix(subnet.cidr)
+        if net.version == 6 and subnet.ipv6_address_mode is None:
+            continue
+        size = str(net.netmask) if net.version == 4 else str(net.prefixlen)
+        lines.append(f"dhcp-range=set:{_tag(subnet)},{net.network_address},static,{size},{LEASE_SECONDS}s")
+    return lines
+
+
+def _subnet_options(network: NetworkSpec) -> list[str]:
+    """What every guest of a subnet is told: DNS, router, routes (RFC 3442: with 121, 3 is ignored)."""
+    here = (
+        {fixed.subnet_id: names.address(fixed.ip) for fixed in network.dhcp.fixed_ips} if network.dhcp else {}
+    )
+    lines = []
+    for subnet in network.subnets:
+        tag = f"tag:{_tag(subnet)},"
+        servers = [names.address(server) for server in subnet.dns_nameservers]
+        if subnet.ip_version == 6:
+            if servers:
+                lines.append(f"{tag}option6:dns-server,{','.join(f'[{server}]' for server in servers)}")
+            continue
+        gateway = names.address(subnet.gateway) if subnet.gateway else None
+        own = here.get(subnet.id)
+        servers = servers or ([own] if own else [])
+        if servers:
+            lines.append(f"{tag}option:dns-server,{','.join(servers)}")
+        routes = [
+            (str(names.prefix(route.destination)), names.address(route.nexthop))
+            for route in subnet.host_routes
+        ]
+        if own:
+            routes.append((f"{METADATA_ADDRESS}/32", own))
+        if gateway:
+            routes.append(("0.0.0.0/0", gateway))
+        lines.append(f"{tag}option:router" + (f",{gateway}" if gateway else ""))
+        if routes:
+            flat = ",".join(f"{destination},{nexthop}" for destination, nexthop in routes)
+            lines += [f"{tag}option:classless-static-route,{flat}", f"{tag}249,{flat}"]
+    return lines
+
+
+def _host(
+    port_id: str,
+    port: PortSpec | HostSpec,
+    served: Mapping[str, SubnetSpec],
+    network: NetworkSpec,
+    key: object,
+) -> _Host:
+    host = _Host(key=key)
+    try:
+        mac, tag = names.mac(port.mac), "p-" + names.identifier(port_id)
+        domain = _domain(network.dns_domain) if network.dns_domain else None
+        for fixed in port.fixed_ips:
+            if fixed.subnet_id not in served:
+                continue
+            address = names.address(fixed.ip)
+            name = (
+                names.host(port.dns_name)
+                if port.dns_name
+                else "host-" + re.sub("[.:]+", "-", address).strip("-")
+            )
+            shown = f"[{address}]" if ":" in address else address
+            tags = f"set:{tag}," if port.dhcp_options else ""
+            host.hosts.append(f"{mac},{tags}{name},{shown}")
+            host.names.append(f"{address} {name}.{domain} {name}" if domain else f"{address} {name}")
+        host.options += [f"tag:{tag},{_option(option)}" for option in port.dhcp_options]
+    except BadSpec as error:
+        return _Host(key=key, problem=f"DHCP: {error}")
+    return host
+
+
+def _option(option: DhcpOption) -> str:
+    """An extra option as dnsmasq writes it. Values are printable ASCII without quotes, backslashes and comments."""
+    match = _OPTION_NAME.fullmatch(option.name)
+    known = OPTION_NAMES.get(option.ip_version, frozenset())
+    if not match or not (match[2] in known or (match[2].isdigit() and 0 < int(match[2]) < 255)):
+        raise BadSpec(f"DHCP option {option.name!r} is not known")
+    if not _OPTION_VALUE.fullmatch(option.value) or len(option.value) > 255 or "#" in option.value:
+        raise BadSpec(f"the value of DHCP option {option.name} holds characters that are not allowed")
+    word = "option" if option.ip_version == 4 else "option6"
+    return f"{match[1] or ''}{word}:{match[2]},{option.value}"
+
+
+def _domain(value: str) -> str:
+    if not _DOMAIN.fullmatch(value):
+        raise BadSpec(f"{value!r} is not a domain name")
+    return value.rstrip(".").lower()
+
+
+def _open_to_all(folder: Path) -> bool:
+    """Whether an unprivileged server can reach its files: it reads them again after it gave up being root."""
+    existing = (path for path in (folder, *folder.parents) if path.exists())
+    return all(path.stat().st_mode & 0o001 for path in existing)
+
+
+def _tail(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(errors="replace")[-300:].strip()
+    return "it wrote no log"
+
+
+def _send_release(mac: str, address: str, server: str) -> None:
+    """DHCPRELEASE (RFC 2131 section 4.4.6) in the name of a guest that is gone, from the server's own machine."""
+    packet = struct.pack(
+        "!4BIHH4s12x6s202xI", 1, 1, 6, 0, int.from_bytes(os.urandom(4)), 0, 0, socket.inet_aton(address),
+        bytes.fromhex(mac.replace(":", "")), 0x63825363,
+    )  # fmt: skip
+    packet += b"\x35\x01\x07" + b"\x36\x04" + socket.inet_aton(server) + b"\xff"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, DEVICE.encode())
+        sender.sendto(packet, (server, 67))
