@@ -185,7 +185,8 @@ def build(out: Path, *, progress: Progress = lambda line: None, uefi: bool = Fal
         progress("partitions written")
         disk = join(work, first, second)
         made = work / "disk.qcow2"
-        _run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c", str(disk), str(made), cwd=work)
+        # Not compressed: 12 MiB less on disk cost every boot half a second under emulation.
+        _run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(disk), str(made), cwd=work)
         with made.open("rb") as file:
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha512").hexdigest()
