@@ -1,0 +1,20 @@
+"""The committed OpenAPI documents are what is served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from altostack.app import SERVICES, load_services
+from altostack.kit.openapi import document
+from tests.registry.golden import compare
+
+DOCS = Path(__file__).parents[2] / "docs" / "openapi"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_documents_are_current(name: str) -> None:
+    service = load_services((name,))[name]
+    compare(DOCS / f"{name}.json", json.loads(json.dumps(document(service))))
