@@ -140,6 +140,7 @@ class Wanted:
     """What one consumer shall have from now on: ``shares`` is provider -> class -> amount; empty means nothing.
 
     generation: what the caller believes the consumer's to be (None: that there is none); UNSET: unchecked.
+    removed: by DELETE, which leaves the providers' generations alone.
     """
 
     consumer: str
@@ -148,6 +149,7 @@ class Wanted:
     user_id: str = NOBODY
     generation: int | msgspec.UnsetType | None = msgspec.UNSET
     type: str | None = None
+    removed: bool = False
 
 
 def _wanted(consumer: str, body: Any) -> Wanted:
@@ -266,7 +268,8 @@ def _write(
     touched: set[str] = set()
     for want in wants:
         row = consumers.get(want.consumer)
-        touched |= want.shares.keys() or before[want.consumer]
+        if not want.removed:
+            touched |= want.shares.keys() or before[want.consumer]
         if not want.shares:
             if row is not None:
                 session.delete(row)
@@ -322,7 +325,7 @@ def delete(call: Call) -> None:
     row = session.scalars(sa.select(Consumer).where(Consumer.uuid == key).with_for_update()).first()
     if row is None:
         raise NotFound(f"No allocations for consumer '{key[:80]}'")
-    replace(session, [Wanted(consumer=key, shares={})])
+    replace(session, [Wanted(consumer=key, shares={}, removed=True)])
 
 
 def show(call: Call) -> Any:
@@ -401,7 +404,9 @@ def reshape(call: Call) -> None:
                 f"{asked.resource_provider_generation}"
             )
         inventory.check_capacity(call, row, asked.inventories)
-        inventory.write(session, row, asked.inventories, prune=False)
+        if asked.inventories:
+            inventory.write(session, row, asked.inventories, prune=False)
+            row.generation += 1
     replace(session, wants)
     for key, asked in body.inventories.items():
         inventory.write(session, rows[key], asked.inventories)

@@ -25,10 +25,13 @@ MISSING_VALUE = "placement.query.missing_value"
 
 def render(error: ApiError, request_id: str) -> dict[str, Any]:
     """The list of errors; ``code`` is one of the words above."""
+    detail = error.message
+    if isinstance(error, BadRequest) and detail.startswith(("Invalid input for", "Additional properties")):
+        detail = f"JSON does not validate: {detail}"
     found = {
         "status": error.code,
         "title": error.title,
-        "detail": error.message,
+        "detail": detail,
         "code": error.kind if error.kind.startswith("placement.") else UNDEFINED,
         "request_id": request_id,
     }
@@ -68,3 +71,8 @@ def fresh(call: Call, *modified: datetime) -> None:
 def path(call: Call, *parts: str) -> str:
     """A link: the path of a resource below the host, as placement writes links."""
     return "/".join((urlsplit(call.runtime.url).path.rstrip("/"), *parts))
+
+
+def located(call: Call, *parts: str) -> None:
+    """The Location header."""
+    call.headers["Location"] = "/".join((call.runtime.url, *parts))

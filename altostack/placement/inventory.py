@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from altostack.kit.call import Call
 from altostack.kit.errors import BadRequest, Conflict, MethodNotAllowed, NotFound
 from altostack.kit.resource import MAX_INT
-from altostack.placement.dialect import CONCURRENT_UPDATE, INVENTORY_INUSE, fresh, moved, path
+from altostack.placement.dialect import CONCURRENT_UPDATE, INVENTORY_INUSE, fresh, located, moved
 from altostack.placement.model import Inventory, Provider
 from altostack.placement.provider import find, held, route
 from altostack.placement.trait import require_classes
@@ -75,14 +75,14 @@ def write(session: Session, row: Provider, wanted: dict[str, Any], *, prune: boo
         session, wanted, f"Unknown resource class in inventory for resource provider {row.uuid}: "
     )
     present = {one.resource_class: one for one in _all(session, row)}
-    for name, one in present.items():
-        if prune and name not in wanted:
-            if one.used:
-                raise Conflict(
-                    f"update conflict: Inventory for '{name}' on resource provider '{row.uuid}' in use.",
-                    kind=INVENTORY_INUSE,
-                )
-            session.delete(one)
+    gone = [one for name, one in present.items() if prune and name not in wanted]
+    if busy := [one.resource_class for one in gone if one.used]:
+        raise Conflict(
+            f"update conflict: Inventory for '{', '.join(busy)}' on resource provider '{row.uuid}' in use.",
+            kind=INVENTORY_INUSE,
+        )
+    for one in gone:
+        session.delete(one)
     found = []
     for name, amounts in wanted.items():
         one = present.get(name) or Inventory(provider=row.uuid, resource_class=name, used=0)
@@ -146,7 +146,7 @@ def create(call: Call) -> Any:
     one = write(call.session, row, {name: call.body}, prune=False)[0]
     row.generation += 1
     call.session.flush()
-    call.headers["Location"] = path(call, "resource_providers", row.uuid, "inventories", name)
+    located(call, "resource_providers", row.uuid, "inventories", name)
     return _show_one(call, row, one)
 
 

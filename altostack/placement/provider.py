@@ -22,6 +22,7 @@ from altostack.placement.dialect import (
     PROVIDER_INUSE,
     PROVIDER_IS_PARENT,
     fresh,
+    located,
     moved,
     path,
 )  # fmt: skip
@@ -170,7 +171,7 @@ def create(call: Call) -> Any:
     row = Provider(uuid=key, name=body.name, parent=parent, root=root, generation=0)
     session.add(row)
     _flush_named(session, f"name: {body.name}")
-    call.headers["Location"] = path(call, "resource_providers", key)
+    located(call, "resource_providers", key)
     if not call.at_least("1.20"):
         return Reply(status=201)
     fresh(call, row.modified)
@@ -240,6 +241,8 @@ def _move(call: Call, row: Provider, parent: str | None) -> None:
         above = session.scalars(sa.select(Provider).where(Provider.uuid == parent).with_for_update()).first()
         if above is None:
             raise refuse("parent provider UUID does not exist.")
+        if parent == row.uuid:
+            raise refuse("parent provider UUID cannot be same as UUID.")
         if any(one.uuid == parent for one in family):
             raise refuse("creating loop in the provider tree is not allowed.")
         root = above.root

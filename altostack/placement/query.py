@@ -41,7 +41,7 @@ def check_names(call: Call, known: Mapping[str, str]) -> None:
         if name not in known or not call.at_least(known[name]):
             raise bad_query(
                 f"Invalid query string parameters: '{name[:80]}' does not match any of the regexes or names that "
-                f"are known here: additional properties are not allowed ('{name[:80]}' was unexpected)."
+                f"are known here. Additional properties are not allowed ('{name[:80]}' was unexpected)."
             )
 
 

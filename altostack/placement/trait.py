@@ -19,7 +19,7 @@ from altostack.kit.route import Route
 from altostack.kit.service import Runtime
 from altostack.kit.versions import Version
 from altostack.placement import query
-from altostack.placement.dialect import fresh, path
+from altostack.placement.dialect import fresh, located, path
 from altostack.placement.model import Inventory, ProviderTrait, ResourceClass, Trait
 
 CUSTOM = r"^CUSTOM_[A-Z0-9_]+$"
@@ -116,7 +116,7 @@ def put_trait(call: Call) -> Reply:
         )
     row, made = _ensure(call, Trait, name)
     fresh(call, row.created_at)
-    call.headers["Location"] = path(call, "traits", name)
+    located(call, "traits", name)
     return Reply(status=201 if made else 204)
 
 
@@ -176,7 +176,7 @@ def create_class(call: Call) -> None:
     name = call.body.name
     if not _ensure(call, ResourceClass, name)[1]:
         raise Conflict(f"Conflicting resource class already exists: {name}")
-    call.headers["Location"] = path(call, "resource_classes", name)
+    located(call, "resource_classes", name)
 
 
 def put_class(call: Call) -> Reply:
@@ -188,7 +188,7 @@ def put_class(call: Call) -> Reply:
             field="name",
         )
     made = _ensure(call, ResourceClass, name)[1]
-    call.headers["Location"] = path(call, "resource_classes", name)
+    located(call, "resource_classes", name)
     return Reply(status=201 if made else 204)
 
 

@@ -171,14 +171,15 @@ def _by_tree(world: World, wish: Wish, allowed: set[str]) -> Mapping[str, list[_
         for key in picked:
             if not world.fits(key, name, amount):
                 continue
+            inside = _inside(world.aggregates[key], wish)
             anchors = {world.root[key]}
-            if key in world.sharing and wish.in_tree is None:
+            if key in world.sharing and wish.in_tree is None and inside:
                 anchors |= world.anchors[key]
             for anchor in anchors & allowed:
                 # An aggregate of the root spans its whole tree.
-                if not (
-                    _inside(world.aggregates[key], wish) or _inside(world.aggregates[anchor], wish)
-                ) or wish.outside & (world.aggregates[key] | world.aggregates[anchor]):
+                if not inside and not _inside(world.aggregates[anchor], wish):
+                    continue
+                if wish.outside & (world.aggregates[key] | world.aggregates[anchor]):
                     continue
                 trees[anchor].setdefault(name, []).append(key)
     found: dict[str, list[_Part]] = {}
