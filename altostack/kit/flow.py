@@ -222,6 +222,43 @@ tables(_SHAPES)
 _FLOWS, _SIGNALS, _STORY = (_SHAPES.tables[name] for name in ("flows", "signals", "story"))
 
 
+def _due(now: Any) -> Any:
+    return (_FLOWS.c.wake_at <= now) | (_FLOWS.c.deadline_at <= now)
+
+
+# The engine's statements, built once: SQLAlchemy spends more time on building one than SQLite on running it.
+_p = sa.bindparam
+_CLAIM = (
+    _FLOWS.update()
+    .where(_FLOWS.c.id == _p("key"), _FLOWS.c.lease_until <= _p("now"), _due(_p("now")))
+    .values(token=_FLOWS.c.token + 1, lease_until=_p("until"), owner=_p("holder"))
+)
+_FLOW = sa.select(_FLOWS).where(_FLOWS.c.id == _p("key"))
+_ASKED = sa.select(_SIGNALS).where(_SIGNALS.c.flow_id == _p("key")).order_by(_SIGNALS.c.id)
+_WAKE: dict[str, Any] = {
+    "plain": _p("wake", type_=sa.Double()),
+    # A poke that came while the step ran would be lost by waiting now.
+    "unless poked": sa.case(
+        (_FLOWS.c.pokes == _p("seen"), _p("wake", type_=sa.Double())), else_=_p("now", type_=sa.Double())
+    ),
+    # A delete cuts a pause short.
+    "unless doomed": sa.case(
+        (_FLOWS.c.doomed, _p("now", type_=sa.Double())), else_=_p("wake", type_=sa.Double())
+    ),
+}
+_END = {
+    how: _FLOWS.update()
+    .where(_FLOWS.c.id == _p("key"), _FLOWS.c.token == _p("fence"))
+    .values(
+        step=_p("at"), frame=_p("memory"), attempt=_p("tries"), wake_at=wake, deadline_at=_p("limit"),
+        lease_until=_p("until"), error=_p("trouble"), request_id=_p("request"),
+    )
+    for how, wake in _WAKE.items()
+}  # fmt: skip
+_END_PARAMS = {how: frozenset(statement.compile().params) for how, statement in _END.items()}
+_SAY = _STORY.insert()
+
+
 def start(
     session: Session, kind: str, flow: type[Flow[Any]], row: Any, frame: Mapping[str, Any] | None = None
 ) -> None:
@@ -422,10 +459,9 @@ class Engine:
 
     def _find(self, most: int) -> list[str]:
         now = self._runtime.clock()
-        late = (_FLOWS.c.wake_at <= now) | (_FLOWS.c.deadline_at <= now)
         query = (
             sa.select(_FLOWS.c.id)
-            .where(late, _FLOWS.c.lease_until <= now, _FLOWS.c.kind.in_(self._kinds))
+            .where(_due(now), _FLOWS.c.lease_until <= now, _FLOWS.c.kind.in_(self._kinds))
             .order_by(_FLOWS.c.wake_at)
             .limit(most)
         )
@@ -489,25 +525,21 @@ class Engine:
 
     def _claim(self, session: Session, flow_id: str) -> _Claim | None:
         now = self._runtime.clock()
-        late = (_FLOWS.c.wake_at <= now) | (_FLOWS.c.deadline_at <= now)
-        taken = session.execute(
-            _FLOWS.update()
-            .where(_FLOWS.c.id == flow_id, _FLOWS.c.lease_until <= now, late)
-            .values(token=_FLOWS.c.token + 1, lease_until=now + self._lease, owner=self._owner)
+        taken = session.connection().execute(
+            _CLAIM, {"key": flow_id, "now": now, "until": now + self._lease, "holder": self._owner}
         )
-        return self._load(session, flow_id) if taken.rowcount == 1 else None  # type: ignore[attr-defined]  # CursorResult
+        return self._load(session, flow_id) if taken.rowcount == 1 else None
 
     def _load(self, session: Session, flow_id: str) -> _Claim | None:
-        found = session.execute(sa.select(_FLOWS).where(_FLOWS.c.id == flow_id)).mappings().one()
+        connection = session.connection()
+        found = connection.execute(_FLOW, {"key": flow_id}).mappings().one()
         row = session.get(self._kinds[found["kind"]][1], flow_id, populate_existing=True)
         if row is None:  # a row was removed by hand: its lifecycle is over
             session.execute(_FLOWS.delete().where(_FLOWS.c.id == flow_id))
             return None
         session.flush()
         session.expunge(row)
-        signals = session.execute(
-            sa.select(_SIGNALS).where(_SIGNALS.c.flow_id == flow_id).order_by(_SIGNALS.c.id)
-        ).mappings()
+        signals = connection.execute(_ASKED, {"key": flow_id}).mappings()
         return _Claim(
             **{
                 name: found[name]
@@ -589,34 +621,31 @@ class Engine:
         request_id: str,
     ) -> _Claim | None:
         now = self._runtime.clock()
-        mine = (_FLOWS.c.id == claim.id) & (_FLOWS.c.token == claim.token)
-        values: dict[str, Any] = {"frame": flow.frame, "error": error, "request_id": request_id, "attempt": 0}
-        going = False
-        moved = result.kind == "hop" and result.step != claim.step
-        if result.kind == "hop":
-            values |= {
-                "step": result.step,
-                "wake_at": now,
-                "deadline_at": _deadline(type(flow), result.step, now),
-            }
-            going = True
+        going = result.kind == "hop"
+        moved = going and result.step != claim.step
+        wake: float | None = now
+        how, attempt, step, deadline = "plain", 0, claim.step, claim.deadline_at
+        if going:
+            step, deadline = result.step, _deadline(type(flow), result.step, now)
         elif result.kind == "wait":
-            # A poke that came while the step ran would be lost by waiting now.
-            later = None if result.seconds is None else now + result.seconds
-            values["wake_at"] = sa.case(
-                (_FLOWS.c.pokes == claim.pokes, sa.literal(later, sa.Double())), else_=now
-            )
+            how, wake = "unless poked", None if result.seconds is None else now + result.seconds
         elif result.kind == "sleep":
-            values["wake_at"] = _unless_doomed(claim, now, now + (result.seconds or 0.0))
+            how, wake = "unless doomed", now + (result.seconds or 0.0)
         elif result.kind == "retry":
             again = now + (result.seconds or 1.0)
-            if claim.deadline_at is not None:
-                again = min(again, claim.deadline_at + 0.001)
-            values |= {"wake_at": _unless_doomed(claim, now, again), "attempt": claim.attempt + 1}
-        if claim.step == DESTROY and result.kind != "done":
-            values |= {"step": DESTROY}
-        values["lease_until"] = now + self._lease if going else 0.0
-        if session.execute(_FLOWS.update().where(mine).values(**values)).rowcount != 1:  # type: ignore[attr-defined]  # CursorResult
+            wake = again if deadline is None else min(again, deadline + 0.001)
+            how, attempt = "unless doomed", claim.attempt + 1
+        if claim.step == DESTROY:  # nothing comes after it but the end
+            how, step = "plain" if how == "unless doomed" else how, DESTROY
+        connection = session.connection()
+        values = {
+            "key": claim.id, "fence": claim.token, "now": now, "seen": claim.pokes, "wake": wake, "at": step,
+            "memory": flow.frame, "tries": attempt, "limit": deadline, "trouble": error, "request": request_id,
+            "until": now + self._lease if going else 0.0,
+        }  # fmt: skip
+        needed = _END_PARAMS[how]
+        ended = connection.execute(_END[how], {name: values[name] for name in needed})
+        if ended.rowcount != 1:
             log.warning(
                 "%s %s: lease lost during step %s; its result is dropped", claim.kind, claim.id, claim.step
             )
@@ -633,12 +662,17 @@ class Engine:
             said.append(("info", f"{claim.step} done"))
         elif result.kind == "retry" and claim.attempt in (0, 3):
             said.append(("warning", f"attempt {claim.attempt + 1} failed: {result.reason}"))
-        for level, message in said:
-            session.execute(
-                _STORY.insert().values(
-                    at=time.time(), request_id=request_id, kind=claim.kind, resource_id=claim.id, step=claim.step,
-                    level=level, message=message,
-                )
+        if said:
+            at = time.time()
+            connection.execute(
+                _SAY,
+                [
+                    {
+                        "at": at, "request_id": request_id, "kind": claim.kind, "resource_id": claim.id,
+                        "step": claim.step, "level": level, "message": message,
+                    }
+                    for level, message in said
+                ],
             )  # fmt: skip
         if result.kind == "done":
             session.execute(_FLOWS.delete().where(_FLOWS.c.id == claim.id))
@@ -665,11 +699,6 @@ class Engine:
             if "updated_at" in mapper.columns:
                 changed.setdefault(mapper.columns["updated_at"], utcnow())
             session.execute(sa.update(mapper.local_table).where(here).values(changed))
-
-
-def _unless_doomed(claim: _Claim, now: float, later: float) -> Any:
-    """A pause that a delete cuts short."""
-    return later if claim.doomed else sa.case((_FLOWS.c.doomed, now), else_=later)
 
 
 def own_process() -> str:
