@@ -8,10 +8,11 @@ combined in memory (`altostack.placement.trees`).
 from __future__ import annotations
 
 import uuid
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from altostack.kit.call import Call
 from altostack.kit.policy import SERVICE
@@ -183,35 +184,48 @@ def _check_orphans(wishes: list[Wish]) -> None:
 # ---- the search
 
 
+@cache
+def _other(place: int) -> Any:
+    """Inventories under another name; making one takes longer than the query."""
+    return aliased(Inventory, name=f"other_{place}")
+
+
 def _flat(session: Session, request: Request, randomize: bool) -> list[Candidate]:
-    """Where each candidate is one provider: found by the database."""
+    """Where each candidate is one provider: found by the database, which stops when it has enough.
+
+    It walks the index of one class and looks the others up, so the cost is that of the answer, not of the cloud.
+    """
     wish = request.wishes[0]
     anyone = Wish(required=request.root_required, forbidden=request.root_forbidden)
-    enough = sa.or_(
-        *(
-            sa.and_(Inventory.resource_class == name, fits(Inventory, amount))
-            for name, amount in wish.resources.items()
-        )
-    )
-    key = Inventory.provider
+    (first, amount), *others = wish.resources.items()
+    row = Inventory
     wanted = (
-        sa.select(key)
-        .where(enough, *having(wish, key), *having(anyone, key))
-        .group_by(key)
-        .having(sa.func.count() == len(wish.resources))
+        sa.select(row.provider)
+        .where(row.resource_class == first, fits(row, amount))
+        .where(*having(wish, row.provider), *having(anyone, row.provider))
     )
+    for place, (name, amount) in enumerate(others):
+        other = _other(place)
+        wanted = wanted.where(
+            sa.exists().where(
+                other.provider == row.provider, other.resource_class == name, fits(other, amount)
+            )
+        )
     if wish.in_tree is not None:
-        wanted = wanted.where(key == wish.in_tree)
-    if randomize:
-        # Any place on the circle of uuids to begin from: cheap, and the same on every database.
-        wanted = wanted.order_by(sa.case((key >= str(uuid.uuid4()), 0), else_=1), key)
+        wanted = wanted.where(row.provider == wish.in_tree)
+    wanted = wanted.order_by(row.provider)
+    if request.limit is None:
+        found = list(session.scalars(wanted))
     else:
-        wanted = wanted.order_by(key)
-    if request.limit is not None:
-        wanted = wanted.limit(request.limit)
+        # From any place on the circle of uuids on, so that not everybody is sent to the same few.
+        start = str(uuid.uuid4()) if randomize else ""
+        found = list(session.scalars(wanted.where(row.provider >= start).limit(request.limit)))
+        if len(found) < request.limit and start:
+            rest = request.limit - len(found)
+            found += session.scalars(wanted.where(row.provider < start).limit(rest))
     return [
-        Candidate(shares={found: dict(wish.resources)}, mappings={wish.suffix: {found}}, roots={found})
-        for found in session.scalars(wanted)
+        Candidate(shares={key: dict(wish.resources)}, mappings={wish.suffix: {key}}, roots={key})
+        for key in found
     ]
 
 
@@ -220,7 +234,6 @@ def list_candidates(call: Call) -> Any:
     request = _read(call)
     settings = call.runtime.settings or PlacementSettings()
     session = call.session
-    require_classes(session, set().union(*(wish.resources for wish in request.wishes)))
     root_traits = request.root_forbidden.union(*request.root_required)
     require_traits(session, root_traits.union(*(wish.traits for wish in request.wishes)))
     nested, sharing = session.execute(
@@ -229,11 +242,14 @@ def list_candidates(call: Call) -> Any:
         )
     ).one()
     randomize = settings.randomize_candidates
+    request.nested = bool(nested)
     if len(request.wishes) == 1 and not nested and not sharing:
         found = _flat(session, request, randomize)
     else:
         request.trees = call.at_least("1.29")
         found = combine(session, request, most=settings.max_candidates, randomize=randomize)
+    if not found:  # why? A class that does not exist is a mistake.
+        require_classes(session, set().union(*(wish.resources for wish in request.wishes)))
     fresh(call)
     return {
         "allocation_requests": [_show(call, one) for one in found],
@@ -262,33 +278,31 @@ def _summaries(call: Call, request: Request, found: list[Candidate]) -> dict[str
     if not found:
         return {}
     session = call.session
-    trees = call.at_least("1.29")
+    trees, traits = call.at_least("1.29"), call.at_least("1.17")
     keys = set().union(*((one.roots if trees else one.shares) for one in found))
-    column = Provider.root if trees else Provider.uuid
-    mine = column.in_(keys)
+    above: dict[str, tuple[str | None, str]] = {key: (None, key) for key in keys}
+    if request.nested:
+        mine = (Provider.root if trees else Provider.uuid).in_(keys)
+        rows = session.execute(sa.select(Provider.uuid, Provider.parent, Provider.root).where(mine))
+        above = {key: (parent, root) for key, parent, root in rows}
     shown: dict[str, Any] = {}
-    for key, parent, root in session.execute(
-        sa.select(Provider.uuid, Provider.parent, Provider.root).where(mine)
-    ):
+    for key, (parent, root) in above.items():
         shown[key] = {"resources": {}}
-        if call.at_least("1.17"):
+        if traits:
             shown[key]["traits"] = []
         if trees:
             shown[key] |= {"parent_provider_uuid": parent, "root_provider_uuid": root}
-    asked = set().union(*(wish.resources for wish in request.wishes))
     row = Inventory
     stock = sa.select(
         row.provider, row.resource_class, row.total, row.reserved, row.allocation_ratio, row.used
-    ).where(row.provider.in_(sa.select(Provider.uuid).where(mine)))
+    ).where(row.provider.in_(list(above)))
     if not call.at_least("1.27"):
-        stock = stock.where(row.resource_class.in_(asked))
+        stock = stock.where(row.resource_class.in_(set().union(*(wish.resources for wish in request.wishes))))
     for key, name, total, reserved, ratio, used in session.execute(stock):
         shown[key]["resources"][name] = {"capacity": int((total - reserved) * ratio), "used": used}
-    if call.at_least("1.17"):
-        held = sa.select(ProviderTrait.provider, ProviderTrait.trait).where(
-            ProviderTrait.provider.in_(sa.select(Provider.uuid).where(mine))
-        )
-        for key, name in session.execute(held):
+    if traits:
+        held = sa.select(ProviderTrait.provider, ProviderTrait.trait)
+        for key, name in session.execute(held.where(ProviderTrait.provider.in_(list(above)))):
             shown[key]["traits"].append(name)
     return shown
 

@@ -82,7 +82,7 @@ class Inventory(Stamped, PlacementRow):
 
     __tablename__ = "inventories"
     provider: Mapped[str] = private(type_=UUID, primary_key=True)
-    resource_class: Mapped[str] = private(primary_key=True, index=True)
+    resource_class: Mapped[str] = private(primary_key=True)
     total: Mapped[int] = private()
     reserved: Mapped[int] = private()
     min_unit: Mapped[int] = private()
@@ -93,6 +93,8 @@ class Inventory(Stamped, PlacementRow):
     __table_args__ = (
         sa.ForeignKeyConstraint(["provider"], ["providers.uuid"]),
         sa.ForeignKeyConstraint(["resource_class"], ["resource_classes.name"]),
+        # In this order, so that a search for candidates can stop as soon as it has enough.
+        sa.Index("ix_inventories_resource_class_provider", "resource_class", "provider"),
     )
 
     @property

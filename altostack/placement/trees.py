@@ -23,7 +23,7 @@ from altostack.placement.trait import SHARES
 
 @dataclass(kw_only=True)
 class Request:
-    """A whole query. trees: the caller knows about trees (since 1.29)."""
+    """A whole query. trees: the caller knows about trees (since 1.29); nested: there are any."""
 
     wishes: list[Wish]
     isolate: bool = False
@@ -32,6 +32,7 @@ class Request:
     root_forbidden: set[str] = field(default_factory=set)
     same_subtree: list[set[str]] = field(default_factory=list)
     trees: bool = True
+    nested: bool = False
 
 
 @dataclass(kw_only=True)

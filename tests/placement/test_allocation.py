@@ -31,20 +31,18 @@ def test_put_get_replace_delete(lone: Lone) -> None:
     key, other = provider(lone, VCPU=8, MEMORY_MB=1024), provider(lone, VCPU=8)
     path = f"/allocations/{who()}"
     assert call(lone, "GET", path) == {"allocations": {}}
-    call(lone, "PUT", path, claim(**{key: {"VCPU": 2, "MEMORY_MB": 512}}))
+    call(lone, "PUT", path, claim({key: {"VCPU": 2, "MEMORY_MB": 512}}))
     assert call(lone, "GET", path) == {
         "allocations": {key: {"generation": 3, "resources": {"VCPU": 2, "MEMORY_MB": 512}}},
         "project_id": "p", "user_id": "u", "consumer_generation": 1, "consumer_type": "INSTANCE",
     }  # fmt: skip
-    call(lone, "PUT", path, claim(1, **{other: {"VCPU": 3}}))
+    call(lone, "PUT", path, claim({other: {"VCPU": 3}}, 1))
     assert (used(lone, key), used(lone, other)) == ({"VCPU": 0, "MEMORY_MB": 0}, {"VCPU": 3})
     of_provider = call(lone, "GET", f"/resource_providers/{other}/allocations")["allocations"]
     assert list(of_provider.values()) == [{"resources": {"VCPU": 3}, "consumer_generation": 2}]
     call(lone, "DELETE", path)
     assert used(lone, other) == {"VCPU": 0} and call(lone, "GET", path) == {"allocations": {}}
-    call(
-        lone, "PUT", path, claim(None, **{other: {"VCPU": 1}})
-    )  # a consumer without allocations is new again
+    call(lone, "PUT", path, claim({other: {"VCPU": 1}}))  # a consumer without allocations is new again
 
 
 def test_old_bodies(lone: Lone) -> None:
@@ -62,52 +60,52 @@ def test_old_bodies(lone: Lone) -> None:
 def test_generation_of_a_consumer(lone: Lone) -> None:
     key, path = provider(lone, VCPU=8), f"/allocations/{who()}"
     for wrong in (0, 1, 9):
-        status, text = refused(lone, "PUT", path, claim(wrong, **{key: {"VCPU": 1}}))
+        status, text = refused(lone, "PUT", path, claim({key: {"VCPU": 1}}, wrong))
         assert status == 409 and "placement.concurrent_update" in text
-    call(lone, "PUT", path, claim(None, **{key: {"VCPU": 1}}))
+    call(lone, "PUT", path, claim({key: {"VCPU": 1}}))
     for stale in (None, 0, 2):
-        status, text = refused(lone, "PUT", path, claim(stale, **{key: {"VCPU": 2}}))
+        status, text = refused(lone, "PUT", path, claim({key: {"VCPU": 2}}, stale))
         assert status == 409 and "placement.concurrent_update" in text
     assert used(lone, key) == {"VCPU": 1}
-    call(lone, "PUT", path, claim(1))  # empty: gives everything back
+    call(lone, "PUT", path, claim({}, 1))  # empty: gives everything back
     assert used(lone, key) == {"VCPU": 0}
 
 
 @pytest.mark.parametrize("amount", [1, 3, 10])
 def test_units(lone: Lone, amount: int) -> None:
     key = provider(lone, VCPU={"total": 16, "min_unit": 2, "max_unit": 8, "step_size": 2})
-    status, text = refused(lone, "PUT", f"/allocations/{who()}", claim(**{key: {"VCPU": amount}}))
+    status, text = refused(lone, "PUT", f"/allocations/{who()}", claim({key: {"VCPU": amount}}))
     assert status == 409 and "constraints" in text
-    call(lone, "PUT", f"/allocations/{who()}", claim(**{key: {"VCPU": 6}}))
+    call(lone, "PUT", f"/allocations/{who()}", claim({key: {"VCPU": 6}}))
 
 
 def test_capacity_counts_ratio_and_reserved(lone: Lone) -> None:
     key = provider(lone, VCPU={"total": 4, "reserved": 1, "allocation_ratio": 2.5, "max_unit": 100})
-    call(lone, "PUT", f"/allocations/{who()}", claim(**{key: {"VCPU": 7}}))  # int(3 * 2.5)
-    status, text = refused(lone, "PUT", f"/allocations/{who()}", claim(**{key: {"VCPU": 1}}))
+    call(lone, "PUT", f"/allocations/{who()}", claim({key: {"VCPU": 7}}))  # int(3 * 2.5)
+    status, text = refused(lone, "PUT", f"/allocations/{who()}", claim({key: {"VCPU": 1}}))
     assert status == 409 and "7 of 7" in text
-    status, text = refused(lone, "PUT", f"/allocations/{who()}", claim(**{key: {"DISK_GB": 1}}))
+    status, text = refused(lone, "PUT", f"/allocations/{who()}", claim({key: {"DISK_GB": 1}}))
     assert status == 409 and "No inventory of class DISK_GB" in text
-    assert refused(lone, "PUT", f"/allocations/{who()}", claim(**{key: {"CUSTOM_X": 1}}))[0] == 400
+    assert refused(lone, "PUT", f"/allocations/{who()}", claim({key: {"CUSTOM_X": 1}}))[0] == 400
 
 
 def test_too_much_may_shrink(lone: Lone) -> None:
     key, path = provider(lone, VCPU=8), f"/allocations/{who()}"
-    call(lone, "PUT", path, claim(**{key: {"VCPU": 8}}))
+    call(lone, "PUT", path, claim({key: {"VCPU": 8}}))
     body = {"total": 4, "resource_provider_generation": 2}
     call(lone, "PUT", f"/resource_providers/{key}/inventories/VCPU", body)
-    call(lone, "PUT", path, claim(1, **{key: {"VCPU": 6}}))
-    assert refused(lone, "PUT", path, claim(2, **{key: {"VCPU": 7}}))[0] == 409
+    call(lone, "PUT", path, claim({key: {"VCPU": 6}}, 1))
+    assert refused(lone, "PUT", path, claim({key: {"VCPU": 7}}, 2))[0] == 409
 
 
 def test_post_is_all_or_nothing(lone: Lone) -> None:
     old, new, server, migration = provider(lone, VCPU=2), provider(lone, VCPU=2), who(), who()
-    call(lone, "PUT", f"/allocations/{server}", claim(**{old: {"VCPU": 2}}))
-    too_much = {server: claim(1, **{new: {"VCPU": 2}}), migration: claim(**{new: {"VCPU": 1}})}
+    call(lone, "PUT", f"/allocations/{server}", claim({old: {"VCPU": 2}}))
+    too_much = {server: claim({new: {"VCPU": 2}}, 1), migration: claim({new: {"VCPU": 1}})}
     assert refused(lone, "POST", "/allocations", too_much)[0] == 409
     assert (used(lone, old), used(lone, new)) == ({"VCPU": 2}, {"VCPU": 0})
     # A full provider's share changes hands in one step.
-    swap = {server: claim(1, **{new: {"VCPU": 2}}), migration: claim(**{old: {"VCPU": 2}})}
+    swap = {server: claim({new: {"VCPU": 2}}, 1), migration: claim({old: {"VCPU": 2}})}
     call(lone, "POST", "/allocations", swap)
     assert (used(lone, old), used(lone, new)) == ({"VCPU": 2}, {"VCPU": 2})
 
@@ -115,7 +113,7 @@ def test_post_is_all_or_nothing(lone: Lone) -> None:
 def test_usages_of_a_project(lone: Lone) -> None:
     key = provider(lone, VCPU=64, MEMORY_MB=64)
     for kind, user in (("INSTANCE", "u"), ("INSTANCE", "v"), ("MIGRATION", "u")):
-        body = claim(**{key: {"VCPU": 2, "MEMORY_MB": 3}})
+        body = claim({key: {"VCPU": 2, "MEMORY_MB": 3}})
         body |= {"project_id": "1" * 32, "user_id": user, "consumer_type": kind}
         call(lone, "PUT", f"/allocations/{who()}", body)
     path = "/usages?project_id=" + "1" * 32
@@ -134,7 +132,7 @@ def test_usages_of_a_project(lone: Lone) -> None:
 
 def test_reshaper_moves_both(lone: Lone) -> None:
     root, consumer = provider(lone, VCPU=8, MEMORY_MB=64), who()
-    call(lone, "PUT", f"/allocations/{consumer}", claim(**{root: {"VCPU": 4, "MEMORY_MB": 8}}))
+    call(lone, "PUT", f"/allocations/{consumer}", claim({root: {"VCPU": 4, "MEMORY_MB": 8}}))
     child = provider(lone, parent=root)
 
     def body(generation: int) -> dict[str, object]:
@@ -145,7 +143,7 @@ def test_reshaper_moves_both(lone: Lone) -> None:
                 },
                 child: {"resource_provider_generation": 0, "inventories": {"VCPU": {"total": 8}}},
             },
-            "allocations": {consumer: claim(1, **{root: {"MEMORY_MB": 8}, child: {"VCPU": 4}})},
+            "allocations": {consumer: claim({root: {"MEMORY_MB": 8}, child: {"VCPU": 4}}, 1)},
         }  # fmt: skip
 
     assert refused(lone, "POST", "/reshaper", body(3))[0] == 403  # for services
@@ -186,7 +184,7 @@ def storm(lone: Lone, seed: int, threads: int, steps: int) -> Counter[int]:
                         for key in chance.sample(providers, chance.randint(1, 2))
                     }
                     seen = call(lone, "GET", path).get("consumer_generation")
-                    call(lone, "PUT", path, claim(seen, **shares))
+                    call(lone, "PUT", path, claim(shares, seen))
                 ended[204] += 1
             except RemoteError as error:
                 ended[error.status] += 1
@@ -210,7 +208,7 @@ def test_one_place_goes_to_one(lone: Lone) -> None:
 
     def one(_: int) -> bool:
         try:
-            call(lone, "PUT", f"/allocations/{who()}", claim(**{key: {"VCPU": 1}}))
+            call(lone, "PUT", f"/allocations/{who()}", claim({key: {"VCPU": 1}}))
             return True
         except RemoteError as error:
             assert error.status == 409 and "exceed the capacity" in error.message

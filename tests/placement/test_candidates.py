@@ -28,7 +28,7 @@ def test_flat(lone: Lone) -> None:
     big = provider(lone, VCPU=8, MEMORY_MB=1024, traits=("HW_CPU_X86_AVX2",))
     small = provider(lone, VCPU=2, MEMORY_MB=1024)
     provider(lone, VCPU=8)  # has no memory
-    call(lone, "PUT", f"/allocations/{uuid.uuid4()}", claim(**{big: {"VCPU": 5, "MEMORY_MB": 1}}))
+    call(lone, "PUT", f"/allocations/{uuid.uuid4()}", claim({big: {"VCPU": 5, "MEMORY_MB": 1}}))
     words = "resources=VCPU:2,MEMORY_MB:512"
     found = candidates(lone, words)
     assert {next(iter(one["allocations"])) for one in found["allocation_requests"]} == {big, small}
@@ -104,7 +104,7 @@ def test_the_two_ways_agree(lone: Lone) -> None:
     chance, zone = random.Random(5), str(uuid.uuid4())
     keys = []
     for _ in range(12):
-        stock = {"VCPU": chance.randint(1, 8), "MEMORY_MB": chance.randint(1, 64)}
+        stock: dict[str, Any] = {"VCPU": chance.randint(1, 8), "MEMORY_MB": chance.randint(1, 64)}
         traits = tuple(chance.sample(("CUSTOM_A", "CUSTOM_B", "CUSTOM_C"), chance.randint(0, 2)))
         keys.append(provider(lone, traits=traits, aggregates=(zone,) * chance.randint(0, 1), **stock))
     for name in ("CUSTOM_A", "CUSTOM_B", "CUSTOM_C"):

@@ -94,7 +94,7 @@ def test_inventories_and_generations(lone: Lone) -> None:
 
 def test_what_is_in_use_stays(lone: Lone) -> None:
     key = provider(lone, VCPU=8, DISK_GB=9)
-    call(lone, "PUT", f"/allocations/{uuid.uuid4()}", claim(**{key: {"VCPU": 2}}))
+    call(lone, "PUT", f"/allocations/{uuid.uuid4()}", claim({key: {"VCPU": 2}}))
     path = f"/resource_providers/{key}/inventories"
     generation = call(lone, "GET", path)["resource_provider_generation"]
     for method, tail, json_ in (
@@ -109,7 +109,7 @@ def test_what_is_in_use_stays(lone: Lone) -> None:
     assert set(call(lone, "GET", path)["inventories"]) == {"VCPU", "DISK_GB"}
     shrunk = {"resource_provider_generation": generation, "inventories": {"VCPU": {"total": 1}}}
     call(lone, "PUT", path, shrunk)  # less than is used: allowed, and nothing more fits
-    assert refused(lone, "PUT", f"/allocations/{uuid.uuid4()}", claim(**{key: {"VCPU": 1}}))[0] == 409
+    assert refused(lone, "PUT", f"/allocations/{uuid.uuid4()}", claim({key: {"VCPU": 1}}))[0] == 409
 
 
 def test_reserved_may_equal_total_since_1_26(lone: Lone) -> None:
@@ -227,11 +227,11 @@ BAD: list[tuple[str, str, Any, int]] = [
     ("GET", "/allocation_candidates?resources1=VCPU:1&same_subtree=1,2", None, 400),
     ("PUT", "/allocations/nope", {}, 400),
     ("PUT", "/allocations/nope", claim(), 400),
-    ("PUT", f"/allocations/{KEY}", claim(**{KEY: {"VCPU": 1}}), 400),
-    ("PUT", f"/allocations/{KEY}", claim(**{KEY: {"vcpu": 1}}), 400),
-    ("PUT", f"/allocations/{KEY}", claim(**{KEY: {"VCPU": 0}}), 400),
-    ("PUT", f"/allocations/{KEY}", claim(**{KEY: {}}), 400),
-    ("PUT", f"/allocations/{KEY}", claim(**{"x": {"VCPU": 1}}), 400),
+    ("PUT", f"/allocations/{KEY}", claim({KEY: {"VCPU": 1}}), 400),
+    ("PUT", f"/allocations/{KEY}", claim({KEY: {"vcpu": 1}}), 400),
+    ("PUT", f"/allocations/{KEY}", claim({KEY: {"VCPU": 0}}), 400),
+    ("PUT", f"/allocations/{KEY}", claim({KEY: {}}), 400),
+    ("PUT", f"/allocations/{KEY}", claim({"x": {"VCPU": 1}}), 400),
     ("PUT", f"/allocations/{KEY}", {**claim(), "consumer_type": "lower"}, 400),
     ("PUT", f"/allocations/{KEY}", {**claim(), "more": 1}, 400),
     ("PUT", f"/allocations/{KEY}", {**claim(), "project_id": ""}, 400),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from tests.lone import Lone
@@ -54,10 +55,12 @@ def provider(
     return key
 
 
-def claim(generation: int | None = None, **shares: Any) -> dict[str, Any]:
-    """A PUT body: ``claim(**{provider: {"VCPU": 1}})``."""
+def claim(
+    shares: Mapping[str, Mapping[str, int]] | None = None, generation: int | None = None
+) -> dict[str, Any]:
+    """A PUT body: ``claim({provider: {"VCPU": 1}})``; generation is the consumer's."""
     return {
-        "allocations": {key: {"resources": resources} for key, resources in shares.items()},
+        "allocations": {key: {"resources": resources} for key, resources in (shares or {}).items()},
         "project_id": "p",
         "user_id": "u",
         "consumer_generation": generation,

@@ -126,7 +126,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("provider", "resource_class", name=op.f("pk_inventories")),
     )
-    op.create_index(op.f("ix_inventories_resource_class"), "inventories", ["resource_class"], unique=False)
+    op.create_index(
+        "ix_inventories_resource_class_provider", "inventories", ["resource_class", "provider"], unique=False
+    )
     op.create_table(
         "provider_aggregates",
         sa.Column("provider", sa.String(length=36), nullable=False),
@@ -179,7 +181,7 @@ def downgrade() -> None:
     op.drop_table("provider_traits")
     op.drop_index(op.f("ix_provider_aggregates_aggregate"), table_name="provider_aggregates")
     op.drop_table("provider_aggregates")
-    op.drop_index(op.f("ix_inventories_resource_class"), table_name="inventories")
+    op.drop_index("ix_inventories_resource_class_provider", table_name="inventories")
     op.drop_table("inventories")
     op.drop_table("traits")
     op.drop_index(op.f("ix_story_resource_id"), table_name="story")
