@@ -117,6 +117,12 @@ class State:
         """The folder of one node's agents."""
         return self.root / "nodes" / host
 
+    def contents(self) -> list[Path]:
+        """What a cloud made in its folder; not what people wrote (altostack.toml, paste.ini, policy/)."""
+        files = {"options.toml", "secrets.toml", "clouds.yaml", "openrc", "starter.qcow2"}
+        tops = {name for name in _FOLDERS if "/" not in name}
+        return [path for path in sorted(self.root.iterdir()) if path.name in files | tops]
+
     def create(self) -> Secrets:
         """Make what is missing and return the secrets; changes nothing that is there.
 

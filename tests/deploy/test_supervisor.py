@@ -84,6 +84,15 @@ def start(state: State, parts: Parts, lines: list[str] | None = None) -> int:
     return progress.supervisor(state)
 
 
+def sleeper() -> int:
+    """The pid of a child that does nothing for a while."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(30)
+        os._exit(0)
+    return pid
+
+
 def processes(state: State) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in recorded(state)}
 
@@ -122,7 +131,7 @@ def test_a_dead_process_is_restarted_at_once_and_the_bus_goes_on(state: State) -
 
     def replaced() -> bool:
         try:
-            return bus.call("node", "pid", {}, timeout=1) != first
+            return bool(bus.call("node", "pid", {}, timeout=1) != first)
         except BusTimeout:
             return False
 
@@ -146,7 +155,7 @@ def test_when_the_supervisor_is_killed_its_children_end(state: State) -> None:
 
 def test_a_stale_record_harms_nobody(state: State) -> None:
     """A pid that was given to somebody else since is left alone; a process that is really ours is ended."""
-    bystander, leftover = (os.fork() or time.sleep(30) or os._exit(0) for _ in range(2))
+    bystander, leftover = sleeper(), sleeper()
     table = {
         "boot": proc.boot_id(),
         "processes": [
