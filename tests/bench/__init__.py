@@ -1,0 +1,1 @@
+"""Benchmarks. They print figures and assert nothing: run them with ``./alto test bench [name ...]``."""

@@ -1,0 +1,146 @@
+"""A cloud of real processes to measure: started, watched and taken down by the benchmark itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import urllib3
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Stand:
+    """A running cloud. ``seconds``: from the command until every API answered."""
+
+    def __init__(self, state: Path, port: int, seconds: float) -> None:
+        self.state, self.port, self.seconds = state, port, seconds
+        self.url = f"http://127.0.0.1:{port}"
+        self.pool = urllib3.PoolManager(maxsize=64, retries=False, timeout=60)
+        self.secrets = tomllib.loads((state / "secrets.toml").read_text())
+
+    def processes(self) -> dict[str, int]:
+        """Process name -> pid, the supervisor included."""
+        found = json.loads((self.state / "run" / "processes.json").read_text())
+        pids = {one["name"]: int(one["pid"]) for one in found["processes"]}
+        pids["supervisor"] = int(
+            found["supervisor"]["pid"] if isinstance(found["supervisor"], dict) else found["supervisor"]
+        )
+        return pids
+
+    def pss(self) -> dict[str, float]:
+        """Process name -> proportional set size in MiB (proc(5), smaps_rollup)."""
+        sizes = {}
+        for name, pid in self.processes().items():
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            sizes[name] = (
+                next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
+            )
+        return sizes
+
+    def cpu_seconds(self) -> float:
+        """Processor time used by all processes so far."""
+        ticks = os.sysconf("SC_CLK_TCK")
+        total = 0
+        for pid in self.processes().values():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / ticks
+
+    def token(self, user: str) -> str:
+        """A project-scoped token."""
+        body = {
+            "auth": {
+                "identity": {
+                    "methods": ["password"],
+                    "password": {
+                        "user": {
+                            "name": user,
+                            "domain": {"id": "default"},
+                            "password": self.secrets[f"{user}_password"],
+                        }
+                    },
+                },
+                "scope": {"project": {"name": user, "domain": {"id": "default"}}},
+            }
+        }
+        answer = self.pool.request("POST", f"{self.url}/identity/v3/auth/tokens", json=body)
+        return str(answer.headers["X-Subject-Token"])
+
+    def call(self, method: str, path: str, token: str, json: Any = None, **headers: str) -> tuple[int, Any]:
+        """(status, decoded body)."""
+        sent = {"X-Auth-Token": token, **{k.replace("_", "-"): v for k, v in headers.items()}}
+        answer = self.pool.request(method, self.url + path, json=json, headers=sent)
+        return answer.status, msgspec.json.decode(answer.data) if answer.data.strip() else None
+
+
+def answers(url: str) -> bool:
+    """Whether every API answers."""
+    pool = urllib3.PoolManager(retries=False, timeout=2)
+    try:
+        return all(
+            pool.request("GET", f"{url}/{name}/healthcheck").status == 200
+            for name in ("identity", "image", "placement", "network", "volume", "compute")
+        )
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+@contextmanager
+def running(*options: str, environ: dict[str, str] | None = None) -> Iterator[Stand]:
+    """A cloud started with ``altostack up`` and these options; taken down and purged at the end."""
+    with TemporaryDirectory(prefix="altostack-bench-") as folder:
+        port, console = free_port(), free_port()
+        state = Path(folder) / "cloud"
+        command = [sys.executable, "-m", "altostack", "--state", str(state)]
+        surroundings = {**os.environ, "ALTOSTACK__CLOUD__CONSOLE_PORT": str(console), **(environ or {})}
+        began = time.monotonic()
+        started = subprocess.Popen(
+            [*command, "up", "--port", str(port), *options],
+            cwd=ROOT,
+            env=surroundings,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            while not answers(f"http://127.0.0.1:{port}"):
+                if started.poll() not in (None, 0):
+                    raise RuntimeError(f"altostack up failed with {started.returncode}")
+                if time.monotonic() - began > 120:
+                    raise RuntimeError("the cloud does not answer")
+                time.sleep(0.01)
+            seconds = time.monotonic() - began
+            if started.wait(120):
+                raise RuntimeError(f"altostack up failed with {started.returncode}")
+            yield Stand(state, port, seconds)
+        finally:
+            subprocess.run(
+                [*command, "down", "--purge"],
+                cwd=ROOT,
+                env=surroundings,
+                stdout=subprocess.DEVNULL,
+                check=False,
+            )
+
+
+def percentile(values: list[float], part: float) -> float:
+    """The value below which ``part`` of them lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
