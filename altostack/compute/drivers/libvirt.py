@@ -145,10 +145,7 @@ class LibvirtDriver:
         raise GuestNotFound(f"this node has no guest {guest_id}")
 
     def console_log(self, guest_id: str, *, lines: int | None = None, max_bytes: int = 102_400) -> str:
-        files = self._files(guest_id)
-        if not files.folder.exists():
-            raise GuestNotFound(f"this node has no guest {guest_id}")
-        return files.console_tail(lines=lines, max_bytes=max_bytes)
+        return self._kept(guest_id).console_tail(lines=lines, max_bytes=max_bytes)
 
     def vnc(self, guest_id: str) -> Console:
         with self._link.speaking(guest_id):
@@ -338,7 +335,7 @@ class LibvirtDriver:
         guest_files.copy(files.root, files.old_root)
 
     def grow_disk(self, guest_id: str, size_gib: int) -> None:
-        files = self._files(guest_id)
+        files = self._kept(guest_id)
         if not files.root.exists():
             raise ImageMissing(f"guest {guest_id} has no root disk of its own")
         with self._link.speaking(guest_id):
@@ -356,12 +353,11 @@ class LibvirtDriver:
             files.old_root.replace(files.root)
 
     def confirm_disk(self, guest_id: str) -> None:
-        self._files(guest_id).old_root.unlink(missing_ok=True)
+        self._kept(guest_id).old_root.unlink(missing_ok=True)
 
     def snapshot(self, guest_id: str, out_path: Path) -> None:
-        files = self._files(guest_id)
+        files = self._kept(guest_id)
         if not files.root.exists():
-            self.guest(guest_id)
             raise Unsupported(f"guest {guest_id} boots from a volume: snapshot the volume")
         with self._link.speaking(guest_id):
             domain = self._find(guest_id)
@@ -390,6 +386,12 @@ class LibvirtDriver:
             return GuestFiles(self._guests / str(UUID(guest_id)))
         except ValueError as error:
             raise InvalidSpec(f"{guest_id!r} is no UUID") from error
+
+    def _kept(self, guest_id: str) -> GuestFiles:
+        files = self._files(guest_id)
+        if not files.folder.exists():
+            raise GuestNotFound(f"this node has no guest {guest_id}")
+        return files
 
     def _find(self, guest_id: str) -> Any:
         """The domain, or None."""
