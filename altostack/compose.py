@@ -95,6 +95,10 @@ class CloudComposition:
             if root.exists():
                 drivers.teardown(self._state.root, root, host, self._settings)
 
+    def neighbours(self, caller: str) -> Mapping[str, Client]:
+        """Clients of every service with the authority of service ``caller``."""
+        return self._cloud.runtimes[caller].clients
+
     # ---- the processes
 
     def _api(self, context: RoleContext) -> None:

@@ -40,8 +40,8 @@ class Story:
         return next((line for line in reversed(self.lines) if line.level == "error"), None)
 
 
-def gather(clients: Mapping[str, Client], key: str, token: str) -> Story:
-    """Ask every service about ``key``, and then about each request that touched it."""
+def gather(clients: Mapping[str, Client], key: str) -> Story:
+    """Ask every service about ``key``, and then about each request that touched it. Clients act as an administrator."""
     lines: set[Line] = set()
     flows: dict[str, Mapping[str, Any]] = {}
     asked: set[str] = set()
@@ -50,7 +50,7 @@ def gather(clients: Mapping[str, Client], key: str, token: str) -> Story:
         one = waiting.pop(0)
         asked.add(one)
         for name, client in clients.items():
-            found = client.call("GET", f"/internal/story/{one}", token=token)
+            found = client.call("GET", f"/internal/story/{one}")
             if found["flow"] and one == key:
                 flows[name] = found["flow"]
             for row in found["story"]:

@@ -18,17 +18,23 @@ def main() -> None:
     options.add_argument("--clients", type=int, default=32)
     options.add_argument("--nodes", type=int, default=100)
     chosen = options.parse_args()
-    with running("--simulate", "--nodes", str(chosen.nodes)) as stand:
+    with running("--simulate", environ=hosts(chosen.nodes)) as stand:
         burst(stand, chosen.servers, chosen.clients, chosen.nodes)
-    with running("--simulate", "--nodes", "1") as stand:
+    with running("--simulate") as stand:
         print("the same burst onto one node, in four parts:")
         burst(stand, chosen.servers, chosen.clients, 1)
+
+
+def hosts(count: int) -> dict[str, str]:
+    """The environment that gives the cloud so many nodes."""
+    names = ", ".join(f'"node-{n}"' for n in range(1, count + 1))
+    return {"ALTOSTACK__CLOUD__HOSTS": f"[{names}]"}
 
 
 def burst(stand: Stand, servers: int, clients: int, nodes: int) -> None:
     """Create and wait; print."""
     admin = stand.token("admin")
-    status, projects = stand.call("GET", "/identity/v3/projects?name=admin", admin)
+    _, projects = stand.call("GET", "/identity/v3/projects?name=admin", admin)
     project = projects["projects"][0]["id"]
     unlimited = {"quota_set": {"instances": -1, "cores": -1, "ram": -1}}
     stand.call("PUT", f"/compute/v2.1/os-quota-sets/{project}", admin, unlimited)
