@@ -1,0 +1,44 @@
+"""Identity (Keystone API v3): who may do what, where, and the tokens that say so."""
+
+from __future__ import annotations
+
+from altostack.identity import rules
+from altostack.identity.access_rule import ACCESS_RULES
+from altostack.identity.application_credential import CREDENTIALS
+from altostack.identity.assignment import GRANT_ROUTES
+from altostack.identity.auth import AUTH_ROUTES, TOKEN_RULES, loops
+from altostack.identity.bootstrap import bootstrap
+from altostack.identity.catalog import ENDPOINTS, REGION_ROUTES, REGIONS, SERVICES
+from altostack.identity.config import IdentitySettings
+from altostack.identity.dialect import DIALECT
+from altostack.identity.domain import DOMAINS
+from altostack.identity.group import GROUP_ROUTES, GROUPS
+from altostack.identity.model import IdentityRow
+from altostack.identity.project import PROJECTS, TAG_ROUTES
+from altostack.identity.role import DOMAIN_ROLE_RULES, ROLE_ROUTES, ROLES
+from altostack.identity.role_assignments import ASSIGNMENT_ROUTES, TREE_RULES
+from altostack.identity.user import USER_ROUTES, USERS
+from altostack.identity.versions import VERSION_ROUTES
+from altostack.kit.service import Service
+
+SERVICE = Service(
+    name="identity",
+    type="identity",
+    title="Identity",
+    prefix="/identity",
+    root="/v3",
+    endpoint="/identity/v3",
+    dialect=DIALECT,
+    metadata=IdentityRow.metadata,
+    resources=(
+        DOMAINS, PROJECTS, USERS, GROUPS, ROLES, REGIONS, SERVICES, ENDPOINTS, CREDENTIALS, ACCESS_RULES,
+    ),
+    routes=(
+        *VERSION_ROUTES, *AUTH_ROUTES, *USER_ROUTES, *GROUP_ROUTES, *ROLE_ROUTES, *TAG_ROUTES, *GRANT_ROUTES,
+        *ASSIGNMENT_ROUTES, *REGION_ROUTES,
+    ),
+    settings=IdentitySettings,
+    rules=rules.BASE | DOMAIN_ROLE_RULES | TREE_RULES | TOKEN_RULES,
+    bootstrap=bootstrap,
+    loops=loops,
+)  # fmt: skip

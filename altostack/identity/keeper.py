@@ -1,0 +1,76 @@
+"""What a process of the identity service keeps at hand: token keys, right passwords, roles, the catalogue."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from altostack.identity.catalog import Catalog
+from altostack.identity.config import IdentitySettings
+from altostack.identity.keys import KeyRing
+from altostack.identity.password import Passwords
+from altostack.identity.role import Graph
+from altostack.kit.service import Runtime
+
+T = TypeVar("T")
+
+
+class Keeper:
+    """Roles, catalogue and validated tokens are kept for as long as the cloud's epoch stands still."""
+
+    def __init__(self, runtime: Runtime, *, remember: int = 5_000) -> None:
+        self.settings: IdentitySettings = runtime.settings or IdentitySettings()
+        self.keys = KeyRing(Path(runtime.cloud["keys"]))
+        self.passwords = Passwords(self.settings.password_rounds)
+        self._epoch = runtime.cloud["epoch"]
+        self._held: dict[str, tuple[int, Any]] = {}
+        self._tokens: OrderedDict[str, tuple[int, Any]] = OrderedDict()
+        self._most = remember
+        self._lock = threading.Lock()
+
+    def graph(self, session: Session) -> Graph:
+        """Every role and what it implies."""
+        return self._keep("graph", lambda: Graph.read(session))
+
+    def catalog(self, session: Session) -> Catalog:
+        """The service catalogue."""
+        return self._keep("catalog", lambda: Catalog.read(session))
+
+    def _keep(self, name: str, read: Callable[[], T]) -> T:
+        now = self._epoch.read()  # before reading: a change meanwhile makes this out of date, not too new
+        held = self._held.get(name)
+        if held is None or held[0] != now:
+            held = self._held[name] = (now, read())
+        found: T = held[1]
+        return found
+
+    def recall(self, token: str) -> Any:
+        """What `remember` was told of ``token`` since the epoch last moved, or None."""
+        held = self._tokens.get(token)
+        return held[1] if held is not None and held[0] == self._epoch.read() else None
+
+    def now(self) -> int:
+        """The epoch, to hand to `remember` with what is read after this call."""
+        return int(self._epoch.read())
+
+    def remember(self, token: str, epoch: int, found: Any) -> None:
+        """Keep what validating ``token`` found, read since ``epoch``."""
+        with self._lock:
+            self._tokens[token] = (epoch, found)
+            self._tokens.move_to_end(token)
+            while len(self._tokens) > self._most:
+                self._tokens.popitem(last=False)
+
+
+def keeper(runtime: Runtime) -> Keeper:
+    """The runtime's keeper, made when first needed."""
+    found = runtime.memo.get("keeper")
+    if found is None:
+        found = runtime.memo.setdefault("keeper", Keeper(runtime))
+    kept: Keeper = found
+    return kept
