@@ -46,6 +46,8 @@ class InProcessCloud:
             port = self._server.server_port
         loaded = load_services(services) if services else load_services()
         table = {name: dict(values) for name, values in (settings or {}).items()}
+        # Passwords of a cloud that lives as long as a test need no slow hash.
+        table["identity"] = {"password_rounds": 4, **table.get("identity", {})}
         table["cloud"] = {"simulate": True, "hosts": hosts, "port": port, **table.get("cloud", {})}
         chosen = msgspec.convert(table, settings_class(loaded))
         self.passwords = {"admin": secrets.token_urlsafe(12), "demo": secrets.token_urlsafe(12)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.bench.stand import running
+from tests.stand import running
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.bench.stand import Stand, percentile, running
+from tests.stand import Stand, percentile, running
 
 
 def main() -> None:

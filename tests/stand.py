@@ -1,4 +1,4 @@
-"""A cloud of real processes to measure: started, watched and taken down by the benchmark itself."""
+"""A cloud of real processes to measure or to torment: started, watched and taken down by whoever asks for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import urllib3
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def free_port() -> int:
