@@ -226,7 +226,11 @@ def test_killed_at_any_moment_and_called_again(driver: LocalDriver, tmp_path: Pa
         child = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
-        time.sleep(0.015 * kill)
+        # Half of the kills at any moment, half while something is half-made.
+        deadline = time.monotonic() + 5
+        while kill % 2 and not list(folder.glob("**/.*.new/*")) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.01 * (kill // 2))
         child.send_signal(signal.SIGKILL)
         child.communicate()
         partly += bool(list(folder.glob("**/.*.new")))
