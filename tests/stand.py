@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -17,6 +16,10 @@ from typing import Any
 
 import msgspec
 import urllib3
+
+from altostack.deploy import progress
+from altostack.deploy.state import State
+from altostack.deploy.supervisor import recorded
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,12 +42,10 @@ class Stand:
 
     def processes(self) -> dict[str, int]:
         """Process name -> pid, the supervisor included."""
-        found = json.loads((self.state / "run" / "processes.json").read_text())
-        pids = {one["name"]: int(one["pid"]) for one in found["processes"]}
-        pids["supervisor"] = int(
-            found["supervisor"]["pid"] if isinstance(found["supervisor"], dict) else found["supervisor"]
-        )
-        return pids
+        state = State(root=self.state)
+        return {one["name"]: int(one["pid"]) for one in recorded(state)} | {
+            "supervisor": progress.supervisor(state)
+        }
 
     def pss(self) -> dict[str, float]:
         """Process name -> proportional set size in MiB (proc(5), smaps_rollup)."""
