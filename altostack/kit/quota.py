@@ -43,9 +43,10 @@ class Quotas:
         self._limits = metadata.tables["quota_limits"]
         self._guards = metadata.tables["quota_guards"]
         self.defaults = dict(defaults)
-        self._meters = {
-            name: (resource, what) for resource in resources for name, what in resource.quota.items()
-        }
+        # Several resources may count into one quota (volumes and snapshots into gigabytes).
+        self._meters = [
+            (name, resource, what) for resource in resources for name, what in resource.quota.items()
+        ]
 
     def limits(self, session: Session, project_id: str) -> dict[str, int]:
         """Every quota name -> its limit for the project (-1: unlimited)."""
@@ -58,18 +59,20 @@ class Quotas:
 
     def usage(self, session: Session, project_id: str, names: list[str] | None = None) -> dict[str, int]:
         """Quota name -> how much of it the project uses, counted now."""
-        wanted = self._meters if names is None else {n: self._meters[n] for n in names if n in self._meters}
         by_row: dict[Any, list[tuple[str, Any]]] = {}
-        for name, (resource, what) in wanted.items():
-            by_row.setdefault((resource.row, resource.owner), []).append((name, what))
         used: dict[str, int] = {}
+        for name, resource, what in self._meters:
+            if names is None or name in names:
+                by_row.setdefault((resource.row, resource.owner), []).append((name, what))
+                used[name] = 0
         for (row, owner), meters in by_row.items():
             sums = [
                 sa.func.count() if what == 1 else sa.func.coalesce(sa.func.sum(_amount(what)), 0)
                 for _, what in meters
             ]
             counted = session.execute(sa.select(*sums).select_from(row).where(owner == project_id)).one()
-            used.update({name: int(value) for (name, _), value in zip(meters, counted, strict=True)})
+            for (name, _), value in zip(meters, counted, strict=True):
+                used[name] += int(value)
         return used
 
     def claim(self, session: Session, project_id: str, request: Mapping[str, int]) -> None:
