@@ -34,18 +34,21 @@ from altostack.network.drivers.base import (
 )
 from altostack.network.drivers.kernel import Daemon, Kernel
 
-_NAMES_4 = """netmask time-offset router dns-server log-server lpr-server boot-file-size domain-name swap-server
-root-path extension-path ip-forward-enable non-local-source-routing policy-filter max-datagram-reassembly
-default-ttl mtu all-subnets-local router-discovery router-solicitation static-route trailer-encapsulation
-arp-timeout ethernet-encap tcp-ttl tcp-keepalive nis-domain nis-server ntp-server vendor-encap netbios-ns
-netbios-dd netbios-nodetype netbios-scope x-windows-fs x-windows-dm T1 T2 vendor-class nis+-domain nis+-server
-tftp-server bootfile-name mobile-ip-home smtp-server pop3-server nntp-server irc-server user-class rapid-commit
-client-arch client-interface-id client-machine-id posix-timezone tzdb-timezone ipv6-only domain-search
-sip-server classless-static-route vendor-id-encap tftp-server-address server-ip-address"""
-_NAMES_6 = """sip-server-domain sip-server dns-server domain-search nis-server nis+-server nis-domain nis+-domain
-sntp-server information-refresh-time posix-timezone tzdb-timezone ntp-server bootfile-url bootfile-param"""
-OPTION_NAMES = {4: frozenset(_NAMES_4.split()), 6: frozenset(_NAMES_6.split())}
-"""The option names that dnsmasq 2.90 knows, by IP version (``dnsmasq --help dhcp``)."""
+_NUMBERS_4 = """netmask=1 time-offset=2 router=3 dns-server=6 log-server=7 lpr-server=9 boot-file-size=13
+domain-name=15 swap-server=16 root-path=17 extension-path=18 ip-forward-enable=19
+non-local-source-routing=20 policy-filter=21 max-datagram-reassembly=22 default-ttl=23 mtu=26
+all-subnets-local=27 router-discovery=31 router-solicitation=32 static-route=33
+trailer-encapsulation=34 arp-timeout=35 ethernet-encap=36 tcp-ttl=37 tcp-keepalive=38 nis-domain=40
+nis-server=41 ntp-server=42 netbios-ns=44 netbios-dd=45 netbios-nodetype=46 netbios-scope=47
+x-windows-fs=48 x-windows-dm=49 T1=58 T2=59 vendor-class=60 nis+-domain=64 nis+-server=65
+tftp-server=66 bootfile-name=67 mobile-ip-home=68 smtp-server=69 pop3-server=70 nntp-server=71
+irc-server=74 user-class=77 rapid-commit=80 client-arch=93 client-interface-id=94
+client-machine-id=97 posix-timezone=100 tzdb-timezone=101 ipv6-only=108 domain-search=119
+sip-server=120 classless-static-route=121 vendor-id-encap=125 tftp-server-address=150
+server-ip-address=255"""
+_NUMBERS_6 = """sip-server-domain=21 sip-server=22 dns-server=23 domain-search=24 nis-server=27 nis+-server=28
+nis-domain=29 nis+-domain=30 sntp-server=31 information-refresh-time=32 posix-timezone=41
+tzdb-timezone=42 ntp-server=56 bootfile-url=59 bootfile-param=60"""
 
 DEVICE = "ns0"
 """The device of the DHCP namespace in the network."""
@@ -54,6 +57,14 @@ LEASE_SECONDS = 86400
 _OPTION_NAME = re.compile(r"(tag:!?[a-z0-9]{1,20},)?([A-Za-z0-9+-]{1,40})")
 _OPTION_VALUE = re.compile(r"[!$-\[\]-~]( ?[!$-\[\]-~])*")
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,200}[a-z0-9])?\.?", re.IGNORECASE)
+
+
+def _numbers(text: str) -> dict[str, int]:
+    return {name: int(number) for name, _, number in (word.rpartition("=") for word in text.split())}
+
+
+OPTIONS = {4: _numbers(_NUMBERS_4), 6: _numbers(_NUMBERS_6)}
+"""The options that dnsmasq 2.90 knows by name, by IP version (``dnsmasq --help dhcp``)."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -132,9 +143,9 @@ class DhcpServers:
             self._folder.rmdir()
 
     def alive(self, network: NetworkSpec) -> bool:
-        """Whether the network's server runs, if it should."""
+        """Whether the network's server still runs, if one was started."""
         server = self._running.get(names.short(network.id))
-        return server.alive() if server is not None else not _ranges(network)
+        return server is None or server.alive()
 
     def problems(self, network: NetworkSpec) -> dict[str, str]:
         """Port identifier -> why DHCP cannot answer it, as of the last :meth:`converge`."""
@@ -365,14 +376,17 @@ def _host(
 
 def _option(option: DhcpOption) -> str:
     """An extra option as dnsmasq writes it. Values are printable ASCII without quotes, backslashes and comments."""
-    match = _OPTION_NAME.fullmatch(option.name)
-    known = OPTION_NAMES.get(option.ip_version, frozenset())
-    if not match or not (match[2] in known or (match[2].isdigit() and 0 < int(match[2]) < 255)):
+    match, known = _OPTION_NAME.fullmatch(option.name), OPTIONS.get(option.ip_version, {})
+    name = match[2] if match else ""
+    if name.isdigit() and 0 < int(name) < 255:
+        # By its name, because then dnsmasq knows its type: a TFTP server is text though it looks like an address.
+        name = next((word for word, number in known.items() if number == int(name)), name)
+    elif name not in known:
         raise BadSpec(f"DHCP option {option.name!r} is not known")
     if not _OPTION_VALUE.fullmatch(option.value) or len(option.value) > 255 or "#" in option.value:
         raise BadSpec(f"the value of DHCP option {option.name} holds characters that are not allowed")
     word = "option" if option.ip_version == 4 else "option6"
-    return f"{match[1] or ''}{word}:{match[2]},{option.value}"
+    return f"{(match and match[1]) or ''}{word}:{name},{option.value}"
 
 
 def _domain(value: str) -> str:

@@ -18,6 +18,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from altostack.network.drivers.base import DriverError
@@ -160,6 +161,7 @@ class Kernel:
             raise DriverError("this namespace has no loopback device")
         if not lo.up:
             netlink.set_link(lo.index, name="lo", up=True)
+            lo = replace(lo, up=True)
         return lo
 
     # Devices and packets
