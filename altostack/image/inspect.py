@@ -27,6 +27,7 @@ _ALLOWED = {
     "vdi": {"vdi"},
     "qcow2": {"qcow2"},
 }
+_PIECE = 1 << 16  # the inspectors miss a region that begins and ends within the chunk that tells of it
 _MAX_VIRTUAL = 1 << 50  # a disk of a pebibyte is a bomb, not a disk
 
 
@@ -55,7 +56,7 @@ class Inspection:
     def watch(self, stream: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the stream's chunks, stopping at the first that betrays another format. Raises UnsafeImage."""
         expected = self._declared if _ALLOWED[self._declared] == {self._declared} else None
-        self._wrapper = InspectWrapper(iter(stream), expected_format=expected)  # type: ignore[arg-type]  # it iterates what has no read()
+        self._wrapper = InspectWrapper(_pieces(stream), expected_format=expected)  # type: ignore[arg-type]  # it iterates what has no read()
         while True:
             try:
                 chunk = next(self._wrapper)
@@ -93,3 +94,9 @@ class Inspection:
         if virtual > _MAX_VIRTUAL:
             raise UnsafeImage(f"a virtual size of {virtual} bytes is beyond any disk")
         return Found(format=self._declared, virtual_size=virtual)
+
+
+def _pieces(stream: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in stream:
+        for at in range(0, len(chunk), _PIECE):
+            yield chunk[at : at + _PIECE]
