@@ -188,22 +188,18 @@ class Cloud:
         return WsgiTransport(lambda environ, respond: self._apps[name](environ, respond))
 
     def _issue(self, caller: str) -> tuple[str, float]:
-        """A token of the service user ``caller``, by its password."""
-        body = {
-            "auth": {
-                "identity": {
-                    "methods": ["password"],
-                    "password": {
-                        "user": {
-                            "name": caller,
-                            "domain": {"id": "default"},
-                            "password": self.secrets[f"service_password_{caller}"],
-                        }
-                    },
-                },
-                "scope": {"project": {"name": "service", "domain": {"id": "default"}}},
-            }
-        }
+        """A token of the service user ``caller``."""
+        return self.log_in(caller, self.secrets[f"service_password_{caller}"], "service")
+
+    def log_in(self, user: str, password: str, project: str) -> tuple[str, float]:
+        """A token by password, scoped to a project of the default domain, and when it ends (epoch seconds).
+
+        Raises RemoteError when identity refuses.
+        """
+        domain = {"id": "default"}
+        who = {"name": user, "domain": domain, "password": password}
+        identity = {"methods": ["password"], "password": {"user": who}}
+        body = {"auth": {"identity": identity, "scope": {"project": {"name": project, "domain": domain}}}}
         answer = Client("identity", self.transport("identity")).send(
             "POST",
             "/v3/auth/tokens?nocatalog",
@@ -212,7 +208,9 @@ class Cloud:
         )
         raw = answer.read()
         if answer.status != 201:
-            raise RemoteError("identity", answer.status, f"no token for service {caller}: {raw[:200]!r}")
+            raise RemoteError(
+                "identity", answer.status, f"no token for {user}: {raw[:200].decode(errors='replace')}"
+            )
         expires = msgspec.json.decode(raw)["token"]["expires_at"]
         return answer.headers["x-subject-token"], _epoch_seconds(expires)
 

@@ -99,6 +99,15 @@ class CloudComposition:
         """Clients of every service with the authority of service ``caller``."""
         return self._cloud.runtimes[caller].clients
 
+    def over_http(self) -> dict[str, Client]:
+        """Clients that reach the running cloud as anybody else does, without a token of their own."""
+        cloud = Cloud(self._state.root, self._settings, self._secrets, remote=self._cloud.url)
+        return {name: cloud.client(name) for name in cloud.services}
+
+    def user_token(self, user: str) -> str:
+        """A token of one of the cloud's own people ("admin", "demo"), scoped to the project of that name."""
+        return self._cloud.log_in(user, self._secrets[f"{user}_password"], user)[0]
+
     # ---- the processes
 
     def _api(self, context: RoleContext) -> None:

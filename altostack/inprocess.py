@@ -20,7 +20,7 @@ import msgspec
 
 from altostack.app import Cloud, load_services, settings_class
 from altostack.kit.bus import MemoryBus
-from altostack.kit.clients import Client, RemoteError
+from altostack.kit.clients import Client
 from altostack.kit.flow import Engine
 from altostack.kit.reconcile import Loop
 from altostack.kit.service import Node
@@ -118,29 +118,7 @@ class InProcessCloud:
         known = self._tokens.get((user, project))
         if known is not None:
             return known
-        body = {
-            "auth": {
-                "identity": {
-                    "methods": ["password"],
-                    "password": {
-                        "user": {
-                            "name": user,
-                            "domain": {"id": "default"},
-                            "password": password or self.passwords[user],
-                        }
-                    },
-                },
-                "scope": {"project": {"name": project, "domain": {"id": "default"}}},
-            }
-        }
-        headers = {"Content-Type": "application/json"}
-        answer = self.client("identity").send(
-            "POST", "/v3/auth/tokens", msgspec.json.encode(body), headers=headers
-        )
-        raw = answer.read()
-        if answer.status != 201:
-            raise RemoteError("identity", answer.status, raw.decode(errors="replace"))
-        token = answer.headers["x-subject-token"]
+        token, _ = self.cloud.log_in(user, password or self.passwords[user], project)
         self._tokens[(user, project)] = token
         return token
 
