@@ -15,7 +15,7 @@ from pathlib import Path
 
 from altostack.image.drivers.base import ImageTooLarge, NoBits, Stored, StoreError, StoreFull
 
-_ID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CHUNK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -28,7 +28,7 @@ class FileStore:
         folder.mkdir(parents=True, exist_ok=True)
 
     def _file(self, image_id: str) -> Path:
-        if not _ID.match(image_id):  # ids become file names: nothing but a UUID may
+        if not _ID.fullmatch(image_id):  # ids become file names: nothing but a UUID may
             raise StoreError(f"{image_id!r} is not an image id")
         return self._folder / image_id
 
@@ -92,7 +92,7 @@ class FileStore:
 
     def list(self) -> list[str]:
         """See `ImageStore.list`."""
-        return [entry.name for entry in os.scandir(self._folder) if _ID.match(entry.name)]
+        return [entry.name for entry in os.scandir(self._folder) if _ID.fullmatch(entry.name)]
 
     def path(self, image_id: str) -> Path | None:
         """See `ImageStore.path`."""

@@ -47,7 +47,7 @@ GIB = 1 << 30
 _FICLONE = 0x40049409  # linux/fs.h
 _NO_CLONE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_ID = re.compile(r"^[0-9A-Za-z][0-9A-Za-z_-]{0,63}$")
+_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _SUFFIX = ".raw"
 
 # The image service's name of a format -> QEMU's.
@@ -219,7 +219,7 @@ class LocalDriver:
 
 
 def _file(folder: Path, name: str) -> Path:
-    if not _ID.match(name):  # ids become file names
+    if not _ID.fullmatch(name):  # ids become file names
         raise DriverError(f"{name!r} is not an id")
     return folder / f"{name}{_SUFFIX}"
 

@@ -7,6 +7,7 @@ processes may use one folder.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ from altostack.volume.drivers.base import (
     Stats,
     VolumeNotFound,
 )
+
+
+_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 
 
 class Faults:
@@ -198,7 +202,7 @@ class SimulatedDriver:
         return (name for name in os.listdir(self.folder / kind) if not name.startswith("."))
 
     def _path(self, kind: str, name: str) -> Path:
-        if not name or name.startswith(".") or "/" in name:  # ids become file names
+        if not _ID.fullmatch(name):  # ids become file names
             raise DriverError(f"{name!r} is not an id")
         return self.folder / kind / name
 

@@ -132,7 +132,7 @@ def test_the_connection_says_what_a_host_needs(driver: VolumeDriver) -> None:
     assert (data["format"], data["access_mode"]) == ("raw", "ro")
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../v1", "a/b", "/etc/passwd", ".hidden"])
+@pytest.mark.parametrize("name", ["", ".", "..", "../v1", "a/b", "/etc/passwd", ".hidden", "v1\n"])
 def test_an_id_cannot_leave_the_folder(driver: VolumeDriver, name: str) -> None:
     for call in (
         lambda: driver.ensure(name, gib=1),
