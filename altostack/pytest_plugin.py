@@ -1,7 +1,8 @@
 """A cloud in a test: pytest fixtures that come with the package.
 
     def test_my_module(altostack):
-        server = altostack.connection.create_server("one", image="starter", flavor="m1.tiny", network="private", wait=True)
+        cloud = altostack.connection
+        server = cloud.create_server("one", image="starter", flavor="m1.starter", network="private", wait=True)
         assert server.status == "ACTIVE"
 
 `altostack` is a running simulated cloud of the test's own; `altostack_session` the same for a whole session.
