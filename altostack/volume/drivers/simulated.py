@@ -32,7 +32,6 @@ from altostack.volume.drivers.base import (
     VolumeNotFound,
 )
 
-
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 
 
