@@ -274,6 +274,7 @@ def _default(session: Session, proof: Proof) -> Scope:
 def create_token(call: Call) -> Reply:
     kept, clock = keeper(call.runtime), call.runtime.clock
     auth: Auth = call.body.auth
+    epoch = kept.now()
     # Everything is read before secrets are compared: that takes long, and no connection is held meanwhile.
     with call.runtime.db.read() as session:
         proof = _prove(call, session, kept, auth.identity)
@@ -297,6 +298,7 @@ def create_token(call: Call) -> Reply:
     token = issue(
         kept, facts, proof.methods, now, until=before.expires if before else None, chain=_chain(before)
     )
+    kept.remember(token.id, epoch, token)
     body = token.body()
     if catalog is not None and "nocatalog" not in call.query:
         body["catalog"] = catalog.seen_by(facts.user.id, scope.project.id if scope.project else None)

@@ -72,7 +72,7 @@ def bootstrap(runtime: Runtime) -> None:
         query = sa.select(User.name, User.password_hash).where(
             User.domain_id == DEFAULT_DOMAIN, User.name.in_(names)
         )
-        known = dict(session.execute(query).tuples().all())
+        known = dict(session.execute(query).all())
     hashes = _hashes(runtime, wanted, known)
     runtime.db.write(lambda session: _fill(session, runtime, wanted, hashes))
     runtime.cloud["epoch"].bump()
@@ -156,7 +156,7 @@ def _projects(session: Session) -> dict[str, str]:
     query = sa.select(Project.name, Project.id).where(
         Project.domain_id == DEFAULT_DOMAIN, Project.name.in_(PROJECTS)
     )
-    found = dict(session.execute(query).tuples().all())
+    found = dict(session.execute(query).all())
     for name in PROJECTS:
         if name not in found:
             found[name] = hex_uuid()
