@@ -200,11 +200,12 @@ class LinuxDriver:
             if kind == "router":
                 self._routers.forget(gone)
         for short in self._dhcp.known() - shorts:
-            self._dhcp.remove(short)
-        self._switch.keep_only(turn.devices)
+            turn.attempt(f"removing DHCP of {short}", self._dhcp.remove, short)
+        for device in self._switch.others(turn.devices):
+            turn.attempt(f"removing {device}", self._switch.remove, device)
         for space in sorted(self._spaces - spaces):
-            self._kernel.delete(space)
-            self._spaces.discard(space)
+            if turn.attempt(f"removing {space}", self._kernel.delete, space):
+                self._spaces.discard(space)
 
     def _protect(self, turn: Turn) -> None:
         """Load the rules of all ports before any tap is brought up, and end the flows they now forbid."""
@@ -216,10 +217,11 @@ class LinuxDriver:
         turn.failed.update({by_tap[tap]: why for tap, why in outcome.ports.items() if tap in by_tap})
         turn.failed.update(outcome.groups)
         if outcome.narrowed or self._judge_again:
+            sound = [(bridge, port) for bridge, port in everyone if port.id not in turn.failed]
+            judge = Judge([(zones[bridge], port) for bridge, port in sound if bridge in zones], turn.groups)
             self._judge_again = True
-            placed = [(zones[bridge], port) for bridge, port in everyone if bridge in zones]
-            self._firewall.cut(Judge(placed, turn.groups))
-            self._judge_again = False
+            if turn.attempt("ending forbidden flows", self._firewall.cut, judge):
+                self._judge_again = False
 
     def _port(self, port: PortSpec, network: NetworkSpec, turn: Turn) -> None:
         if network.id in turn.failed:

@@ -78,10 +78,9 @@ class Switch:
             self._netlink = None
         self._known, self.zones, self._bridges = set(), {}, {}
 
-    def keep_only(self, wanted: set[str]) -> None:
-        """Delete all devices of ours that are not wanted; bridges last, so that none is seen half empty."""
-        for name in sorted(self._known - wanted, key=lambda name: (name.startswith("br"), name)):
-            self.remove(name)
+    def others(self, wanted: set[str]) -> list[str]:
+        """The devices of ours that are not wanted; bridges last, so that none is seen half empty."""
+        return sorted(self._known - wanted, key=lambda name: (name.startswith("br"), name))
 
     def remove(self, name: str) -> None:
         """Delete one device; fine if it is gone."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from altostack.network.drivers import names
 from altostack.network.drivers.base import (
     BadSpec,
+    DriverError,
     ExternalNetworkSpec,
     ItemStatus,
     NetworkSpec,
@@ -17,6 +20,8 @@ from altostack.network.drivers.base import (
     SecurityGroupSpec,
     Status,
 )
+
+_LOG = logging.getLogger(__name__)
 
 Failures = dict[str, str]
 """Identifier -> reason."""
@@ -44,6 +49,7 @@ class Turn:
         self.groups: dict[str, SecurityGroupSpec] = {}
         self.devices: set[str] = set()
         self._short_routers: set[str] = set()
+        self._again = False
         for group in desired.security_groups:
             self._group(group)
         for network in desired.networks:
@@ -52,6 +58,16 @@ class Turn:
             self._outside(outside)
         for router in desired.routers:
             self._router(router)
+
+    def attempt(self, what: str, work: Callable[..., object], *args: object) -> bool:
+        """Do something that no item waits for; what fails is tried again soon."""
+        try:
+            work(*args)
+        except (DriverError, OSError) as error:
+            self._again = True
+            _LOG.warning("%s: %s", what, error)
+            return False
+        return True
 
     def observed(self) -> Observed:
         """What became of every item that was asked for."""
@@ -81,7 +97,7 @@ class Turn:
                 else _ACTIVE
                 for outside in desired.external_networks
             },
-            retry_after=RETRY_SECONDS if self.failed or self.failed_outside else None,
+            retry_after=RETRY_SECONDS if self.failed or self.failed_outside or self._again else None,
         )
 
     def _group(self, group: SecurityGroupSpec) -> None:

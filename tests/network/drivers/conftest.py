@@ -11,10 +11,6 @@ import pytest
 from tests.network.drivers.lab import Lab, laboratory
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "real: touches this machine's kernel (root needed)")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.geteuid() == 0:
         return
