@@ -22,7 +22,7 @@ from typing import Any
 
 from altostack.kit import context as contexts
 from altostack.kit.context import Context
-from altostack.kit.route import CONTEXT_KEY
+from altostack.kit.route import CHAIN_KEY, CONTEXT_KEY
 
 NODE_HEADER = "X-Altostack-Node"
 _REQUEST_ID = re.compile(r"^req-[0-9a-fA-F-]{36}$")
@@ -106,18 +106,25 @@ def node_of(key: str, credential: str) -> str | None:
 
 
 class AuthFilter:
-    """WSGI middleware: X-Auth-Token (or the node credential) -> a Context in the environment."""
+    """WSGI middleware: X-Auth-Token (or the node credential) -> a Context in the environment.
+
+    X-Service-Token beside it says that a service asks on the bearer's behalf.
+    """
 
     def __init__(self, app: Callable[..., Iterable[bytes]], tokens: TokenCache, node_key: str) -> None:
         self._app, self._tokens, self._node_key = app, tokens, node_key
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         environ.pop(CONTEXT_KEY, None)
+        environ.pop(CHAIN_KEY, None)
         token = environ.get("HTTP_X_AUTH_TOKEN")
         if token:
             context = self._tokens.get(token) if len(token) < 8192 else None
             if context is not None:
                 environ[CONTEXT_KEY] = context
+                if context.application_credential and (beside := environ.get("HTTP_X_SERVICE_TOKEN")):
+                    service = self._tokens.get(beside) if len(beside) < 8192 else None
+                    environ[CHAIN_KEY] = service is not None and "service" in service.roles
             else:
                 environ["altostack.auth_error"] = "The request you have made requires authentication."
         elif node := environ.get("HTTP_X_ALTOSTACK_NODE"):

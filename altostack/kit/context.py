@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import re
 import uuid
+from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -37,6 +40,20 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         """True for the admin role in any scope (the field's long-standing meaning of admin)."""
         return "admin" in self.roles
 
+    def may_call(self, services: Collection[str], method: str, path: str) -> bool:
+        """Whether the access rules of the bearer's application credential, if it has any, allow the call.
+
+        ``services``: the names of the called service's type. ``path``: below the service's prefix. In a rule's path
+        ``*`` and ``{name}`` stand for one segment, ``**`` for any number (identity API v3.13, access rules).
+        """
+        rules = (self.application_credential or {}).get("access_rules")
+        return not rules or any(
+            rule["service"] in services
+            and rule["method"] == method
+            and _pattern(rule["path"]).fullmatch(path)
+            for rule in rules
+        )
+
     def credentials(self) -> dict[str, Any]:
         """The ``creds`` mapping of oslo.policy's rule language."""
         return {
@@ -57,6 +74,16 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
                 "project": {"domain": {"id": self.project_domain_id}},
             },
         }
+
+
+@lru_cache(maxsize=1024)
+def _pattern(path: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*\*|\*|\{[^}]*\})", path)
+    return re.compile(
+        "".join(
+            ".*" if part == "**" else "[^/]+" if part[:1] in ("*", "{") else re.escape(part) for part in parts
+        )
+    )
 
 
 NOBODY = Context()

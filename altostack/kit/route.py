@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder()
 CONTEXT_KEY = "altostack.context"
+CHAIN_KEY = "altostack.chain"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +134,30 @@ class Endpoint:
         route, document = self._choose(request, alive)
         if not public:
             authenticated(route, context, params, request)
+            self._permitted(context, request)
         call = Call(runtime, route, request, context, params, version)
         if route.guard and route.policy not in (PUBLIC, NODE, ANY):
             call.require(route.policy)
         self._read(call, document)
         result = retry(lambda: self._attempt(call))
         answer(response, route, call, result)
+
+    def _permitted(self, context: Context, request: falcon.Request) -> None:
+        """Raises Unauthorized for what the access rules of an application credential leave out.
+
+        A service that works for the bearer shows its own token beside: then the chain began with an allowed call.
+        """
+        service = self._runtime.service
+        names = (service.type, *service.aliases)
+        paths = [request.path]
+        if project := request.env.get("altostack.path_project"):
+            paths.append(f"{service.root}/{project}{request.path[len(service.root) :]}")
+        if request.env.get(CHAIN_KEY) or any(context.may_call(names, request.method, path) for path in paths):
+            return
+        raise Unauthorized(
+            f"The access rules of the application credential do not allow {request.method} {request.path} of the "
+            f"{service.type} service."
+        )
 
     def _choose(self, request: falcon.Request, alive: list[Route]) -> tuple[Route, Any]:
         if alive[0].word is None:
