@@ -129,7 +129,7 @@ class Flow(Generic[R]):
         self.attempt = 0
         self._taken: list[int] = []
         self._said: list[tuple[str, str]] = []
-        self._writes: list[Callable[[Session], None]] = []
+        self._writes: list[Callable[[Session], object]] = []
 
     @property
     def clients(self) -> Mapping[str, Any]:
@@ -154,7 +154,7 @@ class Flow(Generic[R]):
         """A line for the row's story, committed with the step."""
         self._said.append((level, message))
 
-    def write(self, work: Callable[[Session], None]) -> None:
+    def write(self, work: Callable[[Session], object]) -> None:
         """Further changes to the service's own database, in the step's own transaction."""
         self._writes.append(work)
 

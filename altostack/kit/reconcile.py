@@ -65,6 +65,11 @@ class Loop:
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
+    @property
+    def started(self) -> bool:
+        """Whether it runs in a thread of its own; else somebody calls `once`, and wants all done when it returns."""
+        return self._thread is not None
+
     def stop(self, timeout: float = 10.0) -> None:
         """Let a running body end and start no other."""
         self._stop.set()
