@@ -1,0 +1,174 @@
+"""What every part of a server's lifecycle uses: its rows, its neighbours, and how to ask its node for something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from altostack.compute import instance_action
+from altostack.compute.host import Host, alive, by_name
+from altostack.compute.neighbours import Neighbours, RemoteError, neighbours
+from altostack.compute.server_row import (
+    ACTIVE,
+    ERROR,
+    PAUSED,
+    POWER_PAUSED,
+    RUNNING,
+    SHUTDOWN,
+    STOPPED,
+    SUSPENDED,
+    Disk,
+    Interface,
+    Server,
+)
+from altostack.kit import context as contexts
+from altostack.kit.db import utcnow
+from altostack.kit.dialect import iso
+from altostack.kit.flow import Failed, Flow, Next, wait
+
+# What the node may be asked to make of a guest -> (vm_state, power_state) once it is so.
+LEVELS = {
+    "running": (ACTIVE, RUNNING),
+    "paused": (PAUSED, POWER_PAUSED),
+    "suspended": (SUSPENDED, SHUTDOWN),
+    "shutoff": (STOPPED, SHUTDOWN),
+}
+# Refusals that may turn into consent: no answer, an expired token, too many requests.
+_PASSING = (401, 408, 429)
+
+
+class ServerFlow(Flow[Server]):
+    """The base of the parts of `ServerLife`."""
+
+    deadline = 120.0
+
+    def rest(self) -> Next:
+        """Where every part ends: nothing is being done, whatever is asked is taken here."""
+        raise NotImplementedError
+
+    # ---- rows
+
+    def interfaces(self) -> list[Interface]:
+        """The server's network cards, in order."""
+        query = sa.select(Interface).where(Interface.server_id == self.row.id)
+        with self.runtime.db.read() as session:
+            return list(session.execute(query.order_by(Interface.position, Interface.id)).scalars())
+
+    def disks(self) -> list[Disk]:
+        """The server's block devices, in order."""
+        query = sa.select(Disk).where(Disk.server_id == self.row.id)
+        with self.runtime.db.read() as session:
+            return list(session.execute(query.order_by(Disk.position, Disk.id)).scalars())
+
+    def disk(self, disk_id: str) -> Disk | None:
+        """One block device."""
+        with self.runtime.db.read() as session:
+            return session.get(Disk, disk_id)
+
+    def interface(self, interface_id: str) -> Interface | None:
+        """One network card."""
+        with self.runtime.db.read() as session:
+            return session.get(Interface, interface_id)
+
+    def put(self, kind: type[Any], key: str, **values: Any) -> None:
+        """Change columns of another of the server's rows, with the step's end."""
+        self.write(lambda session: session.execute(sa.update(kind).where(kind.id == key).values(**values)))
+
+    def drop(self, kind: type[Any], key: str) -> None:
+        """Remove another of the server's rows, with the step's end."""
+        self.write(lambda session: session.execute(sa.delete(kind).where(kind.id == key)))
+
+    # ---- neighbours
+
+    @property
+    def near(self) -> Neighbours:
+        """The other services."""
+        return neighbours(self.clients)
+
+    @contextmanager
+    def final(self) -> Iterator[None]:
+        """A neighbour's refusal in this block ends the step: trying again would be refused again. Raises Failed."""
+        try:
+            yield
+        except RemoteError as error:
+            if 400 <= error.status < 500 and error.status not in _PASSING:
+                raise Failed(str(error)) from error
+            raise
+
+    # ---- the node
+
+    def want(self, power: str | None = None, **verb: Any) -> None:
+        """Ask the node for a level of power, for something to be done once (``name=``), or both."""
+        wanted = dict(self.row.wanted)
+        self.row.generation += 1
+        if power is not None:
+            wanted["power"] = power
+        if verb:
+            wanted["verb"] = {"serial": self.row.generation, **verb}
+        self.row.wanted = wanted
+
+    def settled(self) -> bool:
+        """Whether the node has done all it was asked. Raises Failed when it could not."""
+        seen = self.row.seen
+        if seen.get("generation", -1) < self.row.generation:
+            return False
+        if seen.get("error"):
+            raise Failed(f"host {self.row.host}: {seen['error']}")
+        return True
+
+    def ring(self) -> None:
+        """Tell the node to look at this server."""
+        if self.row.host:
+            self.runtime.bus.ring(f"compute.node.{self.row.host}", self.row.id)
+
+    def pending(self, seconds: float = 5.0) -> Next:
+        """Ring, and wait for the node's observation; ring again should the bell get lost."""
+        self.ring()
+        return wait(seconds=seconds)
+
+    def home(self) -> Host | None:
+        """The host's row."""
+        with self.runtime.db.read() as session:
+            return by_name(session, self.row.host)
+
+    def home_alive(self) -> bool:
+        """Whether the server's host reports."""
+        host = self.home()
+        return host is not None and alive(self.runtime, host)
+
+    # ---- how it stands
+
+    def stand(self, power: str) -> None:
+        """Set the server's states to those of a level of power, with nothing being done."""
+        self.row.vm_state, self.row.power_state = LEVELS[power]
+        self.row.task_state = None
+
+    def stand_as_seen(self) -> None:
+        """Set the server's states to what the node sees; ERROR when it sees no guest."""
+        power = self.row.seen.get("power")
+        if power in LEVELS:
+            self.stand(str(power))
+        else:
+            self.row.vm_state, self.row.task_state = ERROR, None
+
+    def blame(self, message: str, details: str = "") -> None:
+        """Record a fault, as the API shows it."""
+        self.row.fault = {
+            "code": 500,
+            "created": iso(utcnow()),
+            "message": message[:4000],
+            "details": details or message,
+        }
+
+    def finished(self, error: str | None = None) -> None:
+        """The action that the current request asked for is over."""
+        server_id, request_id = self.row.id, contexts.request_id()
+
+        def note(session: Session) -> None:
+            instance_action.finish(session, server_id, request_id, error)
+
+        self.write(note)
