@@ -91,7 +91,9 @@ def page(
 ) -> dict[str, Any]:
     """The whole answer to a list request."""
     dialect = call.runtime.service.dialect
-    short = dialect.detail and not call.route.path.endswith("/detail") if brief is None else brief
+    short = brief
+    if short is None:  # what has no brief fields is listed whole
+        short = dialect.detail and not call.route.path.endswith("/detail") and _has_brief(resource)
     rows, more = listing.fetch(call, resource, options=options, extra=extra)
     found: dict[str, Any] = {
         resource.envelope_plural or resource.collection: views(call, resource).many(call, rows, brief=short)

@@ -75,3 +75,22 @@ def test_a_computed_field_may_be_left_out_of_one_answer(toy: Toy) -> None:
 def test_strictness_of_queries_may_depend_on_the_version(toy: Toy) -> None:
     assert toy.call("GET", "/v1/widgets", query={"colour": "red"}, version="1.2") == {"widgets": []}
     assert status(toy, "GET", "/v1/widgets", query={"colour": "red"}, version="1.3") == 400
+
+
+def test_what_has_no_brief_fields_is_listed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from altostack.kit import resource as declared
+    from altostack.kit.resource import columns
+
+    plain = tuple(
+        column if column.attr == "id" else replace(column, facet=replace(column.facet, brief=False))
+        for column in columns(toys.Widget)
+    )
+    monkeypatch.setattr(declared, "_columns", lambda row: plain)
+    widgets = replace(WIDGETS, computed={})
+    monkeypatch.setattr(toys, "SERVICE", replace(SERVICE, resources=(widgets,)))
+    toy = Toy(tmp_path)
+    toy.call("POST", "/v1/widgets", {"widget": {"size": 1}}, version="1.3")
+    assert toy.call("GET", "/v1/widgets", version="1.3")["widgets"][0]["size"] == 1
+    with pytest.raises(RemoteError):
+        toy.call("GET", "/v1/widgets/detail", version="1.3")
+    toy.close()
