@@ -22,7 +22,7 @@ from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
-from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
@@ -73,8 +73,8 @@ class _Proxy:
         self._validate = validate
         self._allowed = allowed
         self._static = static
-        # Between the handshake's request and its end: connection -> the console it may open.
-        self._granted: dict[UUID, Console] = {}
+        # The console that each connection may open, between its handshake's request and its end.
+        self._granted: WeakKeyDictionary[ServerConnection, Console] = WeakKeyDictionary()
 
     async def run(
         self, listener: socket.socket, stop: threading.Event, ready: Callable[[], None] | None
@@ -118,7 +118,7 @@ class _Proxy:
             return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "The token cannot be validated now.")
         if console is None:
             return _answer(HTTPStatus.FORBIDDEN, "The token is unknown or has expired.")
-        self._granted[connection.id] = console
+        self._granted[connection] = console
         return None
 
     def _is_allowed(self, origin: str) -> bool:
@@ -149,7 +149,7 @@ class _Proxy:
 
     async def _pipe(self, client: ServerConnection) -> None:
         """Pass bytes both ways until either side ends."""
-        console = self._granted.pop(client.id)
+        console = self._granted.pop(client)
         try:
             stream = await asyncio.to_thread(console.connect)
             stream.setblocking(False)

@@ -277,11 +277,15 @@ def test_the_client_leaves_and_the_guest_is_told(proxy: Proxy, guest: Guest, pol
             client.close()
         else:
             client.socket.shutdown(socket.SHUT_RDWR)
-        deadline = time.monotonic() + 10
         with pytest.raises(BrokenPipeError):  # what a guest sees once its peer has closed
-            while time.monotonic() < deadline:
-                guest.streams[0].send(b"x")
-                time.sleep(0.02)
+            send_for(guest.streams[0], seconds=10)
+
+
+def send_for(stream: socket.socket, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        stream.send(b"x")
+        time.sleep(0.02)
 
 
 def test_text_is_refused(proxy: Proxy) -> None:
