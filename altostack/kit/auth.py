@@ -81,7 +81,7 @@ class TokenCache:
         if held is not None and held[0] == now:
             return held[1] if held[1].expires_at > self._clock() else None
         context = self._validate(token)
-        if context is None:
+        if context is None or context.expires_at <= self._clock():
             self._known.pop(token, None)
             return None
         with self._lock:
