@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from altostack.identity import rules
 from altostack.identity.access_rule import ACCESS_RULES
 from altostack.identity.application_credential import CREDENTIALS
@@ -41,4 +43,5 @@ SERVICE = Service(
     rules=rules.BASE | DOMAIN_ROLE_RULES | TREE_RULES | TOKEN_RULES,
     bootstrap=bootstrap,
     loops=loops,
+    migrations=Path(__file__).with_name("migrations"),
 )  # fmt: skip
