@@ -82,4 +82,8 @@ def open_bus(url: str, *, namespace: str = "altostack") -> Bus:
         from altostack.kit.bus.local import LocalBus
 
         return LocalBus(Path(rest))
+    if scheme in ("amqp", "amqps"):
+        from altostack.kit.bus.amqp import AmqpBus  # late: its library is large and most clouds need none
+
+        return AmqpBus(url, namespace=namespace)
     raise ValueError(f"unknown bus {scheme!r} in {rest!r}: expected memory:, unix:/path or amqp://...")

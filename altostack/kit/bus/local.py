@@ -67,7 +67,7 @@ class LocalBus:
                 raise RuntimeError("the bus is closed")
             self._answers[number] = future
         try:
-            if not self._outbox.frame(packed):
+            if not self._outbox.frame(packed, deadline=time.monotonic() + timeout):
                 raise BusTimeout(f"{topic}.{method} was not sent: too much waits for the bus")
             return future.result(timeout)
         except concurrent.futures.TimeoutError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -23,28 +24,29 @@ class Outbox(Generic[T]):
         self._wake = wake
         self._lock = threading.Lock()
         self._bells: dict[str, Pending] = {}
-        self._frames: deque[T] = deque()
+        self._frames: deque[tuple[float | None, T]] = deque()
 
     def bell(self, topic: str, ids: tuple[str, ...]) -> None:
         with self._lock:
             self._bells.setdefault(topic, Pending()).add(ids)
         self._wake()
 
-    def frame(self, frame: T) -> bool:
-        """Queue a frame; False when it had to be dropped."""
+    def frame(self, frame: T, *, deadline: float | None = None) -> bool:
+        """Queue a frame, of no use after the monotonic time `deadline`; False when it had to be dropped."""
         with self._lock:
             if len(self._frames) >= MOST_FRAMES:
                 self.dropped += 1
                 return False
-            self._frames.append(frame)
+            self._frames.append((deadline, frame))
         self._wake()
         return True
 
     def take(self) -> tuple[list[tuple[str, tuple[str, ...]]], list[T]]:
-        """Everything that waits: bells as (topic, ids), then frames."""
+        """Everything that waits and is still of use: bells as (topic, ids), then frames."""
         with self._lock:
             bells = [(topic, pending.take()) for topic, pending in self._bells.items()]
-            frames = list(self._frames)
+            now = time.monotonic()
+            frames = [frame for deadline, frame in self._frames if deadline is None or deadline > now]
             self._bells.clear()
             self._frames.clear()
         return bells, frames
