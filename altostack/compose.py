@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -23,7 +24,7 @@ from altostack.deploy.serve import serve
 from altostack.deploy.state import State
 from altostack.kit import config
 from altostack.kit.bus import open_bus
-from altostack.kit.clients import Client
+from altostack.kit.clients import Client, segment
 
 log = logging.getLogger(__name__)
 
@@ -157,15 +158,28 @@ class CloudComposition:
         cloud.close()
 
     def _web(self, context: RoleContext) -> None:
-        from altostack.compute.console import ConsoleTarget, serve_console
+        from altostack.compute.console import serve_console
+        from altostack.compute.drivers.base import Console
 
         compute: Client = self._cloud.client("compute", "compute")
 
-        def validate(token: str) -> ConsoleTarget | None:
-            found = compute.call("GET", f"/internal/console-tokens/{token}", missing_ok=True)
-            return ConsoleTarget(path=Path(found["path"])) if found else None
+        def validate(token: str) -> Console | None:
+            found = compute.call("GET", f"/internal/console-tokens/{segment(token)}", missing_ok=True)
+            return Console(path=Path(found["path"])) if found else None
 
-        serve_console(context.listeners["console"], validate, stop=context.stop, ready=context.ready)
+        serve_console(
+            context.listeners["console"],
+            validate=validate,
+            allowed_hosts=self._console_hosts(),
+            stop=context.stop,
+            ready=context.ready,
+        )
+
+    def _console_hosts(self) -> set[str]:
+        """The names under which people reach the consoles: their own and the API's."""
+        urls = (self._settings.cloud.console_url, self._cloud.url)
+        names = {urlsplit(url).hostname or "" for url in urls if url}
+        return {*names, self._settings.cloud.host, "localhost", "127.0.0.1"}
 
 
 def _stop_all(parts: list[Any]) -> None:
