@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from altostack.compute.drivers.base import ComputeDriver, GuestSpec, ImageRoot, Nic, VolumeDisk
+from altostack.compute.drivers.guest_files import CONSOLE_MAX
 from altostack.compute.drivers.simulated import SimulatedDriver
 
-BOOTED = "boot finished"
+FIRST_LINE = "user space"
 
 
 @dataclass(kw_only=True)
@@ -64,17 +65,17 @@ class Bench:
             subprocess.run([*ip, "link", "set", tap, "up"], check=True)
         return Nic(port_id=str(uuid.uuid4()), mac=f"52:54:00:0c:d0:{number:02x}", tap=tap, mtu=1450)
 
-    def booted(self, spec: GuestSpec, *, times: int = 1, timeout_s: float = 90) -> None:
-        """Wait until the guest has finished booting for the n-th time."""
-        deadline = time.monotonic() + timeout_s
-        while self.driver.console_log(spec.id).count(BOOTED) < times:
-            assert time.monotonic() < deadline, self.driver.console_log(spec.id, lines=20)
-            time.sleep(0.1)
+    def booted(self, spec: GuestSpec, *, times: int = 1) -> None:
+        """Wait until the guest's system runs, for the n-th time."""
+        raise NotImplementedError
 
 
 class SimulatedBench(Bench):
     def reopened(self) -> ComputeDriver:
         return SimulatedDriver(root=self.folder)
+
+    def booted(self, spec: GuestSpec, *, times: int = 1) -> None:
+        assert self.driver.console_log(spec.id).count("boot finished") == times
 
 
 class LibvirtBench(Bench):
@@ -88,6 +89,19 @@ class LibvirtBench(Bench):
         from altostack.compute.drivers.libvirtd import PrivateLibvirtd
 
         return PrivateLibvirtd(root=self.folder / "libvirt", netns=self.netns, hostname="bench")
+
+    def booted(self, spec: GuestSpec, *, times: int = 1) -> None:
+        deadline = time.monotonic() + 90
+        while self.driver.console_log(spec.id, max_bytes=CONSOLE_MAX).count(FIRST_LINE) < times:
+            assert time.monotonic() < deadline, self.driver.console_log(spec.id, lines=20)
+            time.sleep(0.1)
+        self.shell(spec).close()
+
+    def shell(self, spec: GuestSpec) -> Shell:
+        """A root shell in the guest, which must have reached user space."""
+        shell = Shell(self.driver.serial(spec.id).connect())
+        shell.wake()
+        return shell
 
     def processes(self, word: str) -> list[int]:
         """Running QEMU processes with this word among their arguments."""
@@ -121,7 +135,27 @@ class Shell:
             assert time.monotonic() < deadline, heard.decode(errors="replace")
             heard += self._stream.recv(4096)
         text = heard.decode(errors="replace")
-        return text[text.index(f"<{mark}>") + 6 : text.index(f"</{mark}>")].strip()
+        answer = text[text.index(f"<{mark}>") + 6 : text.index(f"</{mark}>")]
+        # The system's own progress lines come through the same wire.
+        return "\n".join(line for line in answer.split("\r\n") if not line.startswith("altostack:")).strip()
+
+    def wake(self, *, timeout_s: float = 60) -> None:
+        """Wait for the shell: what is typed before it runs is lost."""
+        deadline = time.monotonic() + timeout_s
+        heard = b""
+        while b"# " not in heard:
+            assert time.monotonic() < deadline, heard.decode(errors="replace")
+            self._stream.sendall(b"\n")
+            heard += self._hear(1)
+        while self._hear(0.5):
+            pass  # the prompts of the further lines typed above
+
+    def _hear(self, timeout_s: float) -> bytes:
+        self._stream.settimeout(timeout_s)
+        try:
+            return self._stream.recv(4096)
+        except TimeoutError:
+            return b""
 
     def close(self) -> None:
         self._stream.close()

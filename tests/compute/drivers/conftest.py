@@ -66,7 +66,9 @@ def libvirt(libvirt_node: LibvirtBench) -> Iterator[LibvirtBench]:
     libvirt_node.taps.clear()
 
 
-@pytest.fixture(params=["simulated", pytest.param("libvirt", marks=pytest.mark.real)])
+@pytest.fixture(
+    params=["simulated", pytest.param("libvirt", marks=[pytest.mark.real, pytest.mark.timeout(400)])]
+)
 def bench(request: pytest.FixtureRequest) -> Bench:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Bench)
