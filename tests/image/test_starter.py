@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from altostack.image import starter
+from altostack.image import guestdisk, starter
+from altostack.image.guestdisk import BuildError
 from tests.image.machine import Machine, metadata_service
 
 needs_tools = pytest.mark.skipif(
@@ -27,19 +28,19 @@ def test_every_tool_names_a_package_that_is_listed() -> None:
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tools = {**starter.TOOLS, "altostack-no-such-tool": "no-such-package"}
     monkeypatch.setattr(starter, "TOOLS", tools)
-    with pytest.raises(starter.BuildError, match="no-such-package"):
+    with pytest.raises(BuildError, match="no-such-package"):
         starter.build(tmp_path / "image.qcow2")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_failing_tool_is_quoted(tmp_path: Path) -> None:
-    with pytest.raises(starter.BuildError, match=r"qemu-img convert.* failed \(1\): .*nowhere"):
-        starter._run("qemu-img", "convert", "nowhere", "there", cwd=tmp_path)
+    with pytest.raises(BuildError, match=r"qemu-img convert.* failed \(1\): .*nowhere"):
+        guestdisk.run("qemu-img", "convert", "nowhere", "there", cwd=tmp_path)
 
 
 def test_debugfs_error_is_not_swallowed(tmp_path: Path) -> None:
-    with pytest.raises(starter.BuildError, match=r"debugfs: .*missing"):
-        starter.root_partition(tmp_path, {"/missing/file": starter._file("x")})
+    with pytest.raises(BuildError, match=r"debugfs: .*missing"):
+        guestdisk.root_partition(tmp_path, {"/missing/file": guestdisk.file("x")})
 
 
 def test_newest_kernel_is_taken(tmp_path: Path) -> None:
@@ -67,19 +68,19 @@ def test_modules_come_before_what_they_need_and_unsigned(tmp_path: Path) -> None
         "top.ko: middle_one.ko base.ko",
     ]
     assert tree["/lib/modules/1/base.ko"].content == b"ELF\0depends=\0code"
-    with pytest.raises(starter.BuildError, match="no module bottom"):
+    with pytest.raises(BuildError, match="no module bottom"):
         starter.modules(kernel, ["bottom"])
 
 
 def test_cpio_is_what_others_read(tmp_path: Path) -> None:
-    tree = starter._with_folders(
-        {"/a/b/file": starter._file("hello", 0o640), "/a/link": starter._link("b/file")}
+    tree = guestdisk.with_folders(
+        {"/a/b/file": guestdisk.file("hello", 0o640), "/a/link": guestdisk.link("b/file")}
     )
-    busybox = starter._which("busybox")
+    busybox = guestdisk.which("busybox")
     if busybox is None:
         pytest.skip("needs busybox")
     listed = subprocess.run(
-        [busybox, "cpio", "-tv"], input=starter.cpio(tree), capture_output=True, check=True
+        [busybox, "cpio", "-tv"], input=guestdisk.cpio(tree), capture_output=True, check=True
     )
     lines = [line.split() for line in listed.stdout.decode().splitlines()]
     assert [(line[0], line[1], line[-1]) for line in lines] == [
@@ -137,7 +138,7 @@ def test_same_packages_same_bytes(image: starter.StarterImage, tmp_path: Path) -
 def test_root_filesystem_is_sound_and_belongs_to_root(image: starter.StarterImage, tmp_path: Path) -> None:
     kernel = starter.find_kernel()
     assert kernel is not None
-    part = starter.root_partition(tmp_path, starter.system(kernel))
+    part = guestdisk.root_partition(tmp_path, starter.system(kernel))
     subprocess.run(["/sbin/e2fsck", "-f", "-n", str(part)], check=True, capture_output=True)
     for path, mode in (
         ("/root/.ssh", "0700"),
@@ -145,7 +146,7 @@ def test_root_filesystem_is_sound_and_belongs_to_root(image: starter.StarterImag
         ("/bin/busybox", "0755"),
         ("/tmp", "01777"),
     ):
-        shown = starter._run("debugfs", "-R", f"stat {path}", str(part))
+        shown = guestdisk.run("debugfs", "-R", f"stat {path}", str(part))
         assert re.search(rf"Mode: +{mode} ", shown), shown
         assert re.search(r"User: +0 +Group: +0 ", shown), shown
 
@@ -210,10 +211,10 @@ def test_boots_and_does_what_the_cloud_says(
     drive.write_bytes(bytes(4 << 20))
     (tmp_path / "meta_data.json").write_bytes(document("uuid-2", "second", public))
     (tmp_path / "user_data").write_bytes(b"#cloud-config\n{}\n")
-    starter._run("mkfs.fat", "-n", "CONFIG-2", str(drive))
-    starter._run("mmd", "-i", str(drive), "::/openstack", "::/openstack/latest")
+    guestdisk.run("mkfs.fat", "-n", "CONFIG-2", str(drive))
+    guestdisk.run("mmd", "-i", str(drive), "::/openstack", "::/openstack/latest")
     for name in ("meta_data.json", "user_data"):
-        starter._run("mcopy", "-i", str(drive), str(tmp_path / name), "::/openstack/latest/")
+        guestdisk.run("mcopy", "-i", str(drive), str(tmp_path / name), "::/openstack/latest/")
     options = (
         "-drive",
         f"file={drive},format=raw,if=none,id=c,readonly=on",
