@@ -1,5 +1,8 @@
 """Tiers of tests, and the database servers and broker that some of them need.
 
+Tests marked `everywhere` talk to services over a database: the fast tier runs them on SQLite, the tier "databases" runs
+the same ones on PostgreSQL and on MariaDB.
+
 A test of a tier other than fast carries its marker: `pytest.mark.real`, `databases` or `probe`. Plain `pytest` runs
 the fast ones, `pytest --tier real` those of a tier, `pytest -m ...` whatever the expression says.
 """
@@ -10,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import servers
+from tests import databases, servers
 
 TIERS = {
     "real": "touches this machine's kernel or hypervisor (root needed)",
@@ -26,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for name, text in TIERS.items():
+    for name, text in {**TIERS, "everywhere": "runs on every database"}.items():
         config.addinivalue_line("markers", f"{name}: {text}")
 
 
@@ -37,10 +40,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept: list[pytest.Item] = []
     left: list[pytest.Item] = []
     for item in items:
-        tiers = {name for name in TIERS if item.get_closest_marker(name)}
-        (kept if tier in (tiers or {"fast"}) else left).append(item)
+        tiers = {name for name in TIERS if item.get_closest_marker(name)} or {"fast"}
+        if item.get_closest_marker("everywhere"):
+            tiers |= {"databases"}
+        (kept if tier in tiers else left).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database" in metafunc.fixturenames and metafunc.definition.get_closest_marker("everywhere"):
+        servers_of = (
+            ("postgres", "mariadb") if metafunc.config.getoption("--tier") == "databases" else ("sqlite",)
+        )
+        metafunc.parametrize("database", servers_of, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The kind of database that this test's services use."""
+    kind = str(getattr(request, "param", "sqlite"))
+    if kind != "sqlite":
+        url: str = request.getfixturevalue(f"{kind}_url")
+        server, _, options = url.partition("?")
+        template = server.rpartition("/")[0] + "/altostack_{service}" + (f"?{options}" if options else "")
+        monkeypatch.setenv(databases.VARIABLE, template)
+    return kind
 
 
 @pytest.fixture(scope="session")

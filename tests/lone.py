@@ -17,6 +17,7 @@ from altostack.kit.db import Database
 from altostack.kit.policy import Policy
 from altostack.kit.quota import Quotas
 from altostack.kit.service import Runtime, Service
+from tests.databases import make_empty, url_for
 
 
 def person(name: str, project: str, *roles: str) -> Context:
@@ -55,11 +56,8 @@ class Lone:
         settings: Any = None,
     ) -> None:
         self.service = service
-        self.db = Database(url or f"sqlite:///{folder}/{service.name}.sqlite", name=service.name)
-        self.db.create()
-        with self.db.begin() as session:
-            service.metadata.drop_all(session.connection())
-            service.metadata.create_all(session.connection())
+        self.db = Database(url or url_for(folder, service.name), name=service.name)
+        make_empty(self.db, service.metadata)
         self.bus = MemoryBus()
         self.runtime = Runtime(
             service=service,

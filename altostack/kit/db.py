@@ -185,7 +185,7 @@ class Database:
             Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
             return
         name = str(self.url.database)
-        admin = self.url.set(database="postgres" if self.dialect == "postgresql" else None)
+        admin = self.url._replace(database="postgres" if self.dialect == "postgresql" else None)
         server = sa.create_engine(admin, isolation_level="AUTOCOMMIT")
         try:
             with server.connect() as connection:

@@ -19,6 +19,8 @@ from altostack.image.drivers.file import FileStore
 from altostack.kit.clients import Response
 from tests.lone import Lone
 
+pytestmark = pytest.mark.everywhere
+
 
 @pytest.fixture
 def glance(tmp_path: Path) -> Iterator[Lone]:

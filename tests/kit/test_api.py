@@ -13,6 +13,8 @@ from altostack.kit.clients import RemoteError
 from altostack.kit.flow import Engine
 from tests.kit.toy import Toy
 
+pytestmark = pytest.mark.everywhere
+
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Iterator[Toy]:

@@ -14,6 +14,8 @@ from altostack.kit import flow
 from altostack.kit.flow import Engine, Failed, Flow, Next, done, fail, hop, sleep, wait
 from tests.kit.toy import Status, Toy, Widget, WidgetLife
 
+pytestmark = pytest.mark.everywhere
+
 
 class Killed(BaseException):
     """Stands for kill -9: nothing catches it."""

@@ -26,6 +26,7 @@ from altostack.kit.resource import Action, Computed, Resource, Timed, field, key
 from altostack.kit.route import Route
 from altostack.kit.service import Runtime, Service
 from altostack.kit.versions import Change, Ladder, Version
+from tests.databases import make_empty, url_for
 
 
 class Status(enum.StrEnum):
@@ -182,11 +183,8 @@ class Toy:
     def __init__(self, folder: Path, url: str | None = None) -> None:
         from altostack.kit.api import build, rules
 
-        self.db = Database(url or f"sqlite:///{folder}/toy.sqlite", name="toy")
-        self.db.create()
-        with self.db.begin() as session:
-            SERVICE.metadata.drop_all(session.connection())
-            SERVICE.metadata.create_all(session.connection())
+        self.db = Database(url or url_for(folder, "toy"), name="toy")
+        make_empty(self.db, SERVICE.metadata)
         self.bus = MemoryBus()
         self.runtime = Runtime(
             service=SERVICE, db=self.db, policy=Policy(rules(SERVICE)),
