@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -169,16 +170,30 @@ def by_token(token: str, scope: Any = None) -> dict[str, Any]:
     return auth if scope is None else auth | {"scope": scope}
 
 
-@pytest.fixture
-def keystone(tmp_path: Path) -> Iterator[Keystone]:
-    keystone = Keystone(tmp_path)
-    yield keystone
-    keystone.cloud.stop()
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystone]:
-    """One service for the many tests that change nothing."""
+@pytest.fixture(scope="session")
+def _service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystone]:
     keystone = Keystone(tmp_path_factory.mktemp("identity"))
+    keystone.runtime.db.engine.dispose()
+    for part in ("db", "keys"):
+        shutil.copytree(keystone.state / part, keystone.state / "pristine" / part)
     yield keystone
     keystone.cloud.stop()
+
+
+@pytest.fixture
+def keystone(_service: Keystone) -> Iterator[Keystone]:
+    """The service as its bootstrap leaves it: what a test did is undone by putting its files back."""
+    admin, facts, now = _service.admin, _service.runtime.cloud, _service.clock.now
+    yield _service
+    _service.runtime.db.engine.dispose()
+    for part in ("db", "keys"):
+        shutil.rmtree(_service.state / part)
+        shutil.copytree(_service.state / "pristine" / part, _service.state / part)
+    _service.admin, _service.runtime.cloud, _service.clock.now = admin, facts, now
+    _service.cloud.cloud.epoch.bump()
+
+
+@pytest.fixture
+def shared(_service: Keystone) -> Keystone:
+    """The service for tests that change nothing."""
+    return _service

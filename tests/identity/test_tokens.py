@@ -126,15 +126,15 @@ def test_issuing_takes_three_queries(keystone: Keystone) -> None:
     assert not [statement for statement in seen if not statement.startswith("SELECT")]
 
 
-def test_a_stranger_learns_nothing(shared: Keystone) -> None:
-    user = shared.user("u")
-    off = shared.user("off", enabled=False)
-    bare = shared.user("bare", password=None)
-    project = shared.project("p")
-    gone = shared.project("gone", enabled=False)
+def test_a_stranger_learns_nothing(keystone: Keystone) -> None:
+    user = keystone.user("u")
+    off = keystone.user("off", enabled=False)
+    bare = keystone.user("bare", password=None)
+    project = keystone.project("p")
+    gone = keystone.project("gone", enabled=False)
 
     def answer(auth: dict[str, Any]) -> tuple[int, bytes, str]:
-        found = shared.login(auth)
+        found = keystone.login(auth)
         return found.status, found.read(), found.headers["www-authenticate"]
 
     named = {"name": "nobody", "domain": {"id": "default"}, "password": "x"}
