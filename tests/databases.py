@@ -19,7 +19,7 @@ def url_for(folder: Path, name: str) -> str:
 
 
 def make_empty(db: Database, metadata: sa.MetaData) -> None:
-    """Give the database exactly the schema of ``metadata``, without rows. Emptying tables is far cheaper than making them."""
+    """Give the database exactly the schema of ``metadata``, without rows: emptying is far cheaper than making."""
     db.create()
     with db.begin() as session:
         connection = session.connection()
