@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy import event
 
 from altostack.inprocess import InProcessCloud
 from altostack.kit.clients import Client, RemoteError, Response
+from tests import databases
 
 
 class Clock:
@@ -30,19 +32,49 @@ class Clock:
 class Keystone:
     """What tests say to the service."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, url: str | None = None) -> None:
         self.clock = Clock()
         self.state = state
+        settings: dict[str, dict[str, Any]] = {"identity": {"password_rounds": 4}}
+        if url is not None:
+            settings["cloud"] = {"database": url}
         self.cloud = InProcessCloud(
             state,
             services=("identity",),
             hosts=(),
-            settings={"identity": {"password_rounds": 4}},
+            settings=settings,
             clock=self.clock,
         )
         self.client: Client = self.cloud.client("identity")
         self.runtime = self.cloud.cloud.runtimes["identity"]
         self.admin = self.cloud.token("admin")
+        self._before = self.admin, self.runtime.cloud, self.clock.now
+        self._rows = self.contents()
+        shutil.copytree(state / "keys", state / "pristine")
+
+    def contents(self) -> dict[str, list[Any]]:
+        """Every row of every table."""
+        with self.runtime.db.read() as session:
+            return {
+                table.name: [tuple(row) for row in session.execute(sa.select(table))]
+                for table in self.runtime.service.metadata.sorted_tables
+            }
+
+    def restore(self) -> None:
+        """Put back everything as it was in the beginning."""
+        tables = self.runtime.service.metadata.sorted_tables
+        with self.runtime.db.begin() as session:
+            for table in reversed(tables):
+                session.execute(table.delete())
+            for table in tables:
+                if rows := self._rows[table.name]:
+                    session.execute(
+                        table.insert(), [dict(zip(table.columns.keys(), row, strict=True)) for row in rows]
+                    )
+        shutil.rmtree(self.state / "keys")
+        shutil.copytree(self.state / "pristine", self.state / "keys")
+        self.admin, self.runtime.cloud, self.clock.now = self._before
+        self.cloud.cloud.epoch.bump()
 
     def call(self, method: str, path: str, json: Any = None, *, token: str | None = None, **more: Any) -> Any:
         """A request under /v3 as ``token`` (default: the admin); raises RemoteError."""
@@ -171,29 +203,30 @@ def by_token(token: str, scope: Any = None) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def _service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystone]:
-    keystone = Keystone(tmp_path_factory.mktemp("identity"))
-    keystone.runtime.db.engine.dispose()
-    for part in ("db", "keys"):
-        shutil.copytree(keystone.state / part, keystone.state / "pristine" / part)
+def _services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Keystone]]:
+    """One service a kind of database."""
+    made: dict[str, Keystone] = {}
+
+    def service(kind: str) -> Keystone:
+        if kind not in made:
+            url = os.environ.get(databases.VARIABLE)
+            made[kind] = Keystone(tmp_path_factory.mktemp("identity"), url)
+        return made[kind]
+
+    yield service
+    for keystone in made.values():
+        keystone.cloud.stop()
+
+
+@pytest.fixture
+def keystone(_services: Callable[[str], Keystone], database: str) -> Iterator[Keystone]:
+    """The service as its bootstrap leaves it: what a test does is undone after it."""
+    keystone = _services(database)
     yield keystone
-    keystone.cloud.stop()
+    keystone.restore()
 
 
 @pytest.fixture
-def keystone(_service: Keystone) -> Iterator[Keystone]:
-    """The service as its bootstrap leaves it: what a test did is undone by putting its files back."""
-    admin, facts, now = _service.admin, _service.runtime.cloud, _service.clock.now
-    yield _service
-    _service.runtime.db.engine.dispose()
-    for part in ("db", "keys"):
-        shutil.rmtree(_service.state / part)
-        shutil.copytree(_service.state / "pristine" / part, _service.state / part)
-    _service.admin, _service.runtime.cloud, _service.clock.now = admin, facts, now
-    _service.cloud.cloud.epoch.bump()
-
-
-@pytest.fixture
-def shared(_service: Keystone) -> Keystone:
+def shared(_services: Callable[[str], Keystone], database: str) -> Keystone:
     """The service for tests that change nothing."""
-    return _service
+    return _services(database)

@@ -8,6 +8,8 @@ import pytest
 
 from tests.identity.conftest import Keystone
 
+pytestmark = pytest.mark.everywhere
+
 
 def rows(keystone: Keystone, query: str, **more: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = keystone.call("GET", f"/role_assignments?{query}", **more)[

@@ -8,6 +8,8 @@ import pytest
 
 from tests.identity.conftest import Keystone, by_token
 
+pytestmark = pytest.mark.everywhere
+
 
 def make(keystone: Keystone, user: dict[str, Any], token: str, **fields: Any) -> dict[str, Any]:
     body = {"application_credential": {"name": "c", **fields}}

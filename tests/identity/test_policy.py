@@ -8,6 +8,8 @@ import pytest
 
 from tests.identity.conftest import Keystone
 
+pytestmark = pytest.mark.everywhere
+
 NOBODY = "f" * 32
 
 

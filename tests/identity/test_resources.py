@@ -9,6 +9,8 @@ import pytest
 
 from tests.identity.conftest import Keystone
 
+pytestmark = pytest.mark.everywhere
+
 NOBODY = "f" * 32
 
 

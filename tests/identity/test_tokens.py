@@ -11,6 +11,8 @@ import pytest
 from altostack.identity.keys import rotate
 from tests.identity.conftest import Keystone, by_password, by_token
 
+pytestmark = pytest.mark.everywhere
+
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000000Z$")
 
 
