@@ -26,6 +26,7 @@ from altostack.kit.clients import Client, HttpTransport, RemoteError, ServiceTok
 from altostack.kit.context import Context
 from altostack.kit.db import Database
 from altostack.kit.flow import Engine
+from altostack.kit.metrics import Metrics
 from altostack.kit.migrations import migrate
 from altostack.kit.policy import Policy
 from altostack.kit.quota import Quotas
@@ -62,6 +63,7 @@ class CloudSettings(config.Settings, frozen=True, kw_only=True):
         False  # SQLite: survive a power cut, not only a crash, at the price of a disk sync a commit
     )
     bus: str = ""
+    bus_namespace: str = "altostack"  # keeps two clouds apart that share a broker
     workers: int = 2
     threads: int = 4
     flow_threads: int = 4
@@ -126,6 +128,7 @@ class Cloud:
             "hosts": cloud.hosts,
         }
         self.runtimes: dict[str, Runtime] = {}
+        self._metrics: Metrics | None = None
         self._apps: dict[str, Callable[..., Iterable[bytes]]] = {}
         self._remote = remote
         self.tokens = TokenCache(self._validate, self.epoch, clock=clock)
@@ -245,6 +248,27 @@ class Cloud:
             runtime.db.forget()
         self._bus = bus
 
+    def measure(self, metrics: Metrics) -> None:
+        """Count this process's requests in ``metrics``, and serve the cloud's sums at /metrics."""
+        from prometheus_client import Histogram
+
+        seconds = Histogram(
+            "altostack_http_request_seconds",
+            "Requests answered, by service, method, route and status, with their durations.",
+            ("service", "method", "route", "status"),
+            registry=metrics.registry,
+            buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+        )
+
+        def counter(name: str) -> Callable[[str, str, int, float], None]:
+            return lambda route, method, status, took: seconds.labels(
+                name, method, route, str(status)
+            ).observe(took)
+
+        for name, runtime in self.runtimes.items():
+            runtime.observe = counter(name)
+        self._metrics = metrics
+
     def prepare(self, progress: Callable[[str], None] = lambda line: None) -> None:
         """Schemas and first contents of every service. Idempotent; may be killed anywhere and run again."""
         for name, runtime in self.runtimes.items():
@@ -271,6 +295,8 @@ class Cloud:
 
     def _index(self, environ: dict[str, Any], respond: Any) -> Iterable[bytes]:
         """What is at the root: where the services are. Anything else that no service answers is a 404."""
+        if environ["PATH_INFO"] == "/metrics" and self._metrics is not None:
+            return self._metrics.app()(environ, respond)
         root = environ["PATH_INFO"] in ("", "/")
         body = (
             {"cloud": "altostack", "services": {n: self.url + s.endpoint for n, s in self.services.items()}}

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,8 +24,9 @@ from altostack.deploy.role import Progress, Role, RoleContext
 from altostack.deploy.serve import serve
 from altostack.deploy.state import State
 from altostack.kit import config
-from altostack.kit.bus import open_bus
+from altostack.kit.bus import Bus, open_bus
 from altostack.kit.clients import Client, segment
+from altostack.kit.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -109,24 +111,39 @@ class CloudComposition:
         """A token of one of the cloud's own people ("admin", "demo"), scoped to the project of that name."""
         return self._cloud.log_in(user, self._secrets[f"{user}_password"], user)[0]
 
+    def _open_bus(self) -> Bus:
+        return open_bus(self._bus_url, namespace=self._settings.cloud.bus_namespace)
+
+    @contextmanager
+    def _measured(self, cloud: Cloud, context: RoleContext) -> Iterator[None]:
+        """Count what this process does, for /metrics."""
+        metrics = Metrics(context.process, self._state.metrics)
+        cloud.measure(metrics)
+        metrics.start()
+        try:
+            yield
+        finally:
+            metrics.close()
+
     # ---- the processes
 
     def _api(self, context: RoleContext) -> None:
-        self._cloud.open(open_bus(self._bus_url))
+        self._cloud.open(self._open_bus())
         try:
-            serve(
-                self._cloud,
-                context.listeners["api"],
-                stop=context.stop,
-                threads=self._settings.cloud.threads,
-                ready=context.ready,
-            )
+            with self._measured(self._cloud, context):
+                serve(
+                    self._cloud,
+                    context.listeners["api"],
+                    stop=context.stop,
+                    threads=self._settings.cloud.threads,
+                    ready=context.ready,
+                )
         finally:
             self._cloud.close()
 
     def _work(self, context: RoleContext) -> None:
         cloud = self._cloud
-        bus = open_bus(self._bus_url)
+        bus = self._open_bus()
         cloud.open(bus)
         parts = [*cloud.engines()]
         loops = cloud.loops()
@@ -140,7 +157,7 @@ class CloudComposition:
         cloud.close()
 
     def _node(self, context: RoleContext) -> None:
-        bus = open_bus(self._bus_url)
+        bus = self._open_bus()
         cloud = Cloud(self._state.root, self._settings, self._secrets, remote=self._cloud.url)
         cloud.open(bus)
         nodes = [cloud.node(host) for host in self._settings.cloud.hosts]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from altostack.kit import context as contexts
+from altostack.kit import log
 from altostack.kit.context import Context
 from altostack.kit.route import CHAIN_KEY, CONTEXT_KEY
 
@@ -131,7 +132,11 @@ class AuthFilter:
             host = node_of(self._node_key, node)
             if host is not None:
                 environ[CONTEXT_KEY] = Context(node=host)
-        return self._app(environ, start_response)
+        who: Context | None = environ.get(CONTEXT_KEY)
+        if who is None:
+            return self._app(environ, start_response)
+        with log.about(user_id=who.user_id or None, project_id=who.project_id, node=who.node):
+            return self._app(environ, start_response)
 
 
 class RequestIdFilter:

@@ -294,6 +294,8 @@ def surprise(error: Exception, request: falcon.Request) -> ApiError:
     if isinstance(error, IntegrityError):
         log.info("conflict at %s %s: %s", request.method, request.path, error.orig)
         return Conflict("The request conflicts with something that was there first or is still in use.")
+    if isinstance(error, ConnectionError):
+        return BadRequest("The request body ended before it was complete.")
     if isinstance(error, DataError):
         return BadRequest("A value is outside what the database can hold.")
     if isinstance(error, OperationalError | DBAPIError) and (
