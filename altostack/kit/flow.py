@@ -573,6 +573,8 @@ class Engine:
                 lambda session: self._commit(session, flow, claim, result, error, request_id)
             )
             self._probe(f"{claim.kind}.{claim.step} committed")
+            if following is None and result.kind != "done":
+                self._bell.set()  # it pauses, or was poked meanwhile: when it is due is to be seen anew
             return following
         finally:
             with self._lock:

@@ -270,3 +270,26 @@ def test_story_is_found_by_request_and_resource(toy: Toy) -> None:
     assert told["flow"]["step"] == "rest"
     assert [line["step"] for line in lines] == ["provision", "settle"]
     assert again == lines
+
+
+def test_a_pause_is_kept_to_the_moment_by_threads(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that looks for due flows must not sleep through a pause that began after it looked."""
+
+    class Napping(WidgetLife):
+        def provision(self) -> Next:
+            self.frame["naps"] = self.frame.get("naps", 0) + 1
+            return wait(seconds=0.05) if self.frame["naps"] < 4 else hop(self.settle)
+
+    use(toy, monkeypatch, Napping)
+    engine = Engine(toy.runtime, poll=60.0)
+    engine.start()
+    key = create(toy)
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        found = row(toy, key)
+        assert found is not None
+        if found.status == Status.AVAILABLE:
+            break
+        time.sleep(0.02)
+    engine.stop()
+    assert found.status == Status.AVAILABLE
