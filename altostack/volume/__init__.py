@@ -6,7 +6,7 @@ from pathlib import Path
 
 from altostack.kit.reconcile import Loop
 from altostack.kit.service import Runtime, Service
-from altostack.volume import actions, desk, discovery, message, metadata, node, quotas, types
+from altostack.volume import desk, discovery, message, metadata, node, quotas, tables, types
 from altostack.volume.agent import agents
 from altostack.volume.config import VolumeSettings
 from altostack.volume.dialect import DIALECT
@@ -34,7 +34,7 @@ SERVICE = Service(
     endpoint="/volume/v3/%(project_id)s",
     dialect=DIALECT,
     metadata=VolumeRow.metadata,
-    resources=(actions.VOLUMES, actions.SNAPSHOTS, actions.ATTACHMENTS, types.TYPES, message.MESSAGES),
+    resources=(tables.VOLUMES, tables.SNAPSHOTS, tables.ATTACHMENTS, types.TYPES, message.MESSAGES),
     routes=(
         *discovery.ROUTES,
         *desk.ROUTES,
@@ -46,7 +46,7 @@ SERVICE = Service(
     ladder=LADDER,
     settings=VolumeSettings,
     quotas=quotas.DEFAULTS,
-    rules={**actions.RULES, **DIALECT_RULES, **quotas.RULES, **types.RULES},
+    rules={**tables.RULES, **DIALECT_RULES, **quotas.RULES, **types.RULES},
     loops=loops,
     agents=agents,
     bootstrap=types.make_default,

@@ -10,7 +10,7 @@ from altostack.kit import api
 from altostack.kit.api import load
 from altostack.kit.call import Call
 from altostack.kit.errors import BadRequest, Forbidden, NotFound
-from altostack.kit.resource import Resource, struct
+from altostack.kit.resource import struct
 from altostack.kit.versions import Version
 from altostack.volume import types
 from altostack.volume.dialect import invalid_input, invalid_snapshot, invalid_volume, over_limit, too_large
@@ -19,7 +19,7 @@ from altostack.volume.neighbours import Image, RemoteError
 from altostack.volume.node import settings
 from altostack.volume.snapshot import Snapshot
 from altostack.volume.values import Flag, Size, Text, Uuid, Words, flag, is_multiattach, named
-from altostack.volume.volume import Volume
+from altostack.volume.volume import Volume, table
 
 GIB = 1 << 30
 HINTS = "OS-SCH-HNT:scheduler_hints"
@@ -111,7 +111,7 @@ def create(call: Call, fields: dict[str, Any]) -> Volume:
         raise Forbidden("Policy doesn't allow volume:multiattach to be performed.")
     check_size(call, size)
     with over_limit():
-        api.add(call, _table(call, Volume), row)
+        api.add(call, table(call, Volume), row)
     attributes.set_committed_value(row, "kind", kind)
     attributes.set_committed_value(row, "attachments", [])
     return row
@@ -139,7 +139,7 @@ def check_size(call: Call, size: int) -> None:
 def _from_snapshot(
     call: Call, row: Volume, key: str, size: int | None
 ) -> tuple[int, types.VolumeType | None]:
-    found: Snapshot = load(call, _table(call, Snapshot), key, op="show")
+    found: Snapshot = load(call, table(call, Snapshot), key, op="show")
     if found.status != SnapshotStatus.AVAILABLE:
         raise invalid_snapshot(
             f"Originating snapshot status must be one of 'available' values; it is {found.status}."
@@ -160,7 +160,7 @@ def _from_snapshot(
 
 
 def _from_volume(call: Call, row: Volume, key: str, size: int | None) -> tuple[int, types.VolumeType | None]:
-    found: Volume = load(call, _table(call, Volume), key, op="show")
+    found: Volume = load(call, table(call, Volume), key, op="show")
     if found.status not in (Status.AVAILABLE, Status.IN_USE):
         raise invalid_volume(
             f"Originating volume status must be one of 'available', 'in-use' values; it is {found.status}."
@@ -208,10 +208,6 @@ def _from_image(row: Volume, image: dict[str, Any], size: int | None) -> None:
     row.image_meta = own | facts
 
 
-def _table(call: Call, row: type[Any]) -> Resource:
-    return next(one for one in call.runtime.service.resources if one.row is row)
-
-
 # ---- snapshots
 
 
@@ -234,7 +230,7 @@ def create_snapshot(call: Call, fields: dict[str, Any]) -> Snapshot:
             "when it is passed with a value evaluating to True, it is silently ignored.",
             "snapshot.force",
         )
-    volume: Volume = load(call, _table(call, Volume), fields["volume_id"], lock=True)
+    volume: Volume = load(call, table(call, Volume), fields["volume_id"], lock=True)
     call.require("volume:create_snapshot", volume)
     if volume.host is None or volume.removing:
         raise invalid_volume(
@@ -252,5 +248,5 @@ def create_snapshot(call: Call, fields: dict[str, Any]) -> Snapshot:
         volume_type_id=volume.volume_type_id, host=volume.host, status=SnapshotStatus.CREATING, observed={},
     )  # fmt: skip
     with over_limit():
-        api.add(call, _table(call, Snapshot), row)
+        api.add(call, table(call, Snapshot), row)
     return row

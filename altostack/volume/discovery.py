@@ -12,7 +12,7 @@ from altostack.kit.errors import Unimplemented
 from altostack.kit.policy import PUBLIC, READER
 from altostack.kit.route import Route
 from altostack.kit.versions import Version
-from altostack.volume.actions import VOLUMES
+from altostack.volume.tables import VOLUMES
 from altostack.volume.versions import LADDER
 from altostack.volume.volume import Volume
 

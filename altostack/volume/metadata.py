@@ -13,9 +13,9 @@ from altostack.kit.errors import BadRequest, NotFound
 from altostack.kit.policy import MEMBER, READER
 from altostack.kit.resource import Resource
 from altostack.kit.route import Route
-from altostack.volume.actions import SNAPSHOTS, VOLUMES
 from altostack.volume.dialect import invalid_volume
 from altostack.volume.model import Status
+from altostack.volume.tables import SNAPSHOTS, VOLUMES
 from altostack.volume.values import Key, Text, Words
 
 _MOST = 128  # keys

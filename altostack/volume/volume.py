@@ -304,6 +304,20 @@ def update(call: Call, row: Volume, fields: dict[str, Any]) -> None:
         setattr(row, "meta" if name == "metadata" else name, value)
 
 
+def table(call: Call, row: type[Any]) -> Resource:
+    """The service's declaration of a row."""
+    return next(one for one in call.runtime.service.resources if one.row is row)
+
+
+def held(call: Call, row: Volume) -> Volume:
+    """The volume, locked until the transaction ends, as it is now."""
+    wanted = sa.select(Volume).where(Volume.id == row.id).with_for_update()
+    found = call.session.scalars(wanted.execution_options(populate_existing=True)).first()
+    if found is None:
+        raise call.runtime.service.dialect.not_found(table(call, Volume), row.id)
+    return found
+
+
 def resource(**functions: Any) -> Resource:
     """The table; creation, deletion and actions stand in files of their own."""
     admin: dict[str, Any] = {"show": "admin"}
