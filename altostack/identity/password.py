@@ -2,7 +2,7 @@
 
 People's passwords: BLAKE2b first, so that no length and no byte is special to bcrypt (which reads 72 bytes and stops
 at a NUL), then bcrypt. Secrets that this service or the cloud made at random, of 128 bits and more, need no slow
-hash: nobody guesses them; they get a salted BLAKE2b. See docs/adr/identity-password-hashes.md.
+hash: nobody guesses them; they get a salted BLAKE2b. See docs/adr/0011-password-hashes.md.
 """
 
 from __future__ import annotations
