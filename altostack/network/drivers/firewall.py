@@ -8,10 +8,8 @@ from functools import partial
 
 from altostack.network.drivers import rules
 from altostack.network.drivers.base import (
-    AddressPair,
     BadSpec,
     DriverError,
-    FixedIP,
     PortSpec,
     RuleSpec,
     SecurityGroupSpec,
@@ -35,12 +33,22 @@ class _LoadedGroup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _LoadedPort:
-    mac: str
-    fixed_ips: tuple[FixedIP, ...]
-    address_pairs: tuple[AddressPair, ...]
-    security_groups: tuple[str, ...]
-    port_security: bool
+    spec: PortSpec
     stateful: bool
+
+    def serves(self, port: PortSpec, stateful: bool) -> bool:
+        """Whether what is loaded is right for a description that may differ in what is no matter of rules."""
+        old = self.spec
+        return stateful == self.stateful and (
+            old is port
+            or (
+                old.port_security == port.port_security
+                and old.mac == port.mac
+                and old.fixed_ips == port.fixed_ips
+                and old.address_pairs == port.address_pairs
+                and old.security_groups == port.security_groups
+            )
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -192,15 +200,9 @@ class _Change:
     def port(self, port: PortSpec, groups: Mapping[str, SecurityGroupSpec]) -> None:
         """A port's chains and its place in the maps."""
         have = self.loaded.ports.get(port.tap)
-        want = _LoadedPort(
-            mac=port.mac,
-            fixed_ips=port.fixed_ips,
-            address_pairs=port.address_pairs,
-            security_groups=port.security_groups,
-            port_security=port.port_security,
-            stateful=all(groups[group].stateful for group in port.security_groups if group in groups),
-        )
-        if want == have and all(group in groups for group in port.security_groups):
+        described = all(group in groups for group in port.security_groups)
+        stateful = all(groups[group].stateful for group in port.security_groups if group in groups)
+        if have is not None and described and have.serves(port, stateful):
             return
         try:
             filling = rules.port_rules(port, groups) if port.port_security else []
@@ -208,7 +210,7 @@ class _Change:
             self.outcome.ports[port.tap] = str(error)
             return
         lines: list[str] = []
-        if have is not None and have.port_security != port.port_security:
+        if have is not None and have.spec.port_security != port.port_security:
             lines += _port_removal(port.tap, have)
             have = None
             self.outcome.narrowed = True
@@ -225,7 +227,7 @@ class _Change:
             ]
         else:
             self.outcome.narrowed = True
-        done = partial(self.loaded.ports.__setitem__, port.tap, want)
+        done = partial(self.loaded.ports.__setitem__, port.tap, _LoadedPort(spec=port, stateful=stateful))
         self._ports.append(_Piece(item=port.tap, lines=lines, done=done))
 
     def keep_only(self, taps: set[str], groups: Mapping[str, SecurityGroupSpec]) -> None:
@@ -304,6 +306,9 @@ def _group_removal(group_id: str) -> list[str]:
 
 def _member_lines(group_id: str, have: Iterable[str], want: Iterable[str]) -> list[str]:
     """Single addresses come and go one by one; prefixes, which are few, are replaced as a whole."""
+    old_text, new_text = set(have), set(want)
+    if not any("/" in member for member in old_text | new_text):
+        have, want = old_text - new_text, new_text - old_text
     lines = []
     sets = zip(
         rules.group_sets(group_id), rules.member_elements(have), rules.member_elements(want), strict=True
@@ -320,7 +325,7 @@ def _member_lines(group_id: str, have: Iterable[str], want: Iterable[str]) -> li
 
 def _port_removal(tap: str, port: _LoadedPort) -> list[str]:
     lines = [f'delete element bridge guard {name} {{ "{tap}" }}' for name in _MAPS]
-    if port.port_security:
+    if port.spec.port_security:
         chains = rules.port_chains(tap)
         lines += [f"flush chain bridge guard {chain}" for chain in chains]
         lines += [f"delete chain bridge guard {chain}" for chain in chains]

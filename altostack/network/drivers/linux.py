@@ -201,8 +201,7 @@ class LinuxDriver:
                 self._routers.forget(gone)
         for short in self._dhcp.known() - shorts:
             turn.attempt(f"removing DHCP of {short}", self._dhcp.remove, short)
-        for device in self._switch.others(turn.devices):
-            turn.attempt(f"removing {device}", self._switch.remove, device)
+        turn.attempt("removing devices", self._switch.keep_only, turn.devices)
         for space in sorted(self._spaces - spaces):
             if turn.attempt(f"removing {space}", self._kernel.delete, space):
                 self._spaces.discard(space)
@@ -333,9 +332,8 @@ class LinuxDriver:
             if self._kernel.exists(name):
                 # At once, while the kernel takes a namespace apart in its own time.
                 with self._kernel.netlink(name) as netlink:
-                    for link in netlink.links().values():
-                        if name == self._names.node and names.OURS.fullmatch(link.name):
-                            netlink.delete_link(link.name)
+                    ours = [link for link in netlink.links() if names.OURS.fullmatch(link)]
+                    netlink.delete_links(ours if name == self._names.node else [])
             self._kernel.delete(name)
         self._spaces = set()
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from altostack.network.drivers import names
 from altostack.network.drivers.base import (
@@ -88,6 +87,11 @@ table bridge guard {{
     iifname vmap @sources
     iifname "tap*" drop
   }}
+  chain c_unnumbered {{
+    ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
+    ether type ip6 ip6 saddr :: icmpv6 type {{ 133, 135, 143 }} accept
+    drop
+  }}
   chain c_forward {{
     type filter hook forward priority -200;
     ether type arp accept
@@ -145,7 +149,8 @@ table bridge guard {{
 """
 """What all ports share. A tap that no map knows passes nothing, and nothing reaches the node itself: a guest
 that could would speak to the underlay. ``c_never`` stands before everything else and after fragments were put
-together, so that neither an established flow nor a fragment hides a DHCP server or a router."""
+together, so that neither an established flow nor a fragment hides a DHCP server or a router. Who has no address
+yet may ask for one, for routers and for duplicates, and join multicast groups (RFC 2131, 4861, 4862, 3810)."""
 
 
 def base(*, native: bool) -> str:
@@ -299,23 +304,27 @@ def allowed_sources(port: PortSpec) -> dict[str, Hosts]:
 
 
 def _source_lines(hardware: str, hosts: Hosts) -> list[str]:
-    """What a port may send from one MAC address, checked at its edge, before the bridge learns from it."""
-    four = ipaddress.collapse_addresses(host for host in hosts if isinstance(host, ipaddress.IPv4Network))
-    six = ipaddress.collapse_addresses(host for host in hosts if isinstance(host, ipaddress.IPv6Network))
-    v4, v6 = list(map(str, four)), list(map(str, six))
-    lines = []
+    """What a port may send from one MAC address, checked at its edge, before the bridge learns from it.
+
+    A line for each address and no set: nft reads back all sets of a node to add one element to any of them.
+    """
+    four = [host for host in hosts if isinstance(host, ipaddress.IPv4Network)]
+    six = [host for host in hosts if isinstance(host, ipaddress.IPv6Network)]
     sender = f"ether saddr {hardware}"
-    if v4:
+    lines = []
+    for host in ipaddress.collapse_addresses(four):
+        narrow = bool(host.prefixlen)
+        spoken = f" arp saddr ip {host}" if narrow else ""
+        lines.append(f"ether type arp {sender} arp saddr ether {hardware}{spoken} accept")
+        lines.append(f"ether type ip {sender}" + (f" ip saddr {host}" if narrow else "") + " accept")
+    if four:
         # 0.0.0.0 probes for an address before using it (RFC 5227 section 2.1.1).
-        probe = f" arp saddr ip {{ {', '.join([*v4, '0.0.0.0'])} }}" if "0.0.0.0/0" not in v4 else ""
-        address = f" ip saddr {{ {', '.join(v4)} }}" if "0.0.0.0/0" not in v4 else ""
-        lines.append(f"ether type arp {sender} arp saddr ether {hardware}{probe} accept")
-        lines.append(f"ether type ip {sender}{address} accept")
-    lines.append(f"ether type ip {sender} ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept")
-    address = f" ip6 saddr {{ {', '.join(v6)} }}" if "::/0" not in v6 else ""
-    lines.append(f"ether type ip6 {sender}{address} accept")
-    # The unspecified address asks for routers, checks for duplicates and joins multicast (RFC 4861, 4862, 3810).
-    lines.append(f"ether type ip6 {sender} ip6 saddr :: icmpv6 type {{ 133, 135, 143 }} accept")
+        lines.append(f"ether type arp {sender} arp saddr ether {hardware} arp saddr ip 0.0.0.0 accept")
+    for wide in ipaddress.collapse_addresses(six):
+        lines.append(
+            f"ether type ip6 {sender}" + (f" ip6 saddr {wide}" if wide.prefixlen else "") + " accept"
+        )
+    lines.append(f"{sender} goto c_unnumbered")
     return lines
 
 
@@ -331,12 +340,6 @@ def _advertisement_lines(hosts: Hosts) -> list[str]:
     return lines
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Place:
-    port: PortSpec
-    groups: tuple[SecurityGroupSpec, ...]
-
-
 class Judge:
     """Says of a tracked flow whether the rules of today would let it begin.
 
@@ -346,19 +349,11 @@ class Judge:
     def __init__(
         self, ports: Iterable[tuple[int, PortSpec]], groups: Mapping[str, SecurityGroupSpec]
     ) -> None:
-        self._places: dict[tuple[int, str], _Place] = {}
+        self._ports = list(ports)
         self._groups = groups
         self._members: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {}
-        self._wide: dict[int, list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, _Place]]] = {}
-        for zone, port in ports:
-            place = _Place(
-                port=port, groups=tuple(groups[group] for group in port.security_groups if group in groups)
-            )
-            for host in (host for hosts in allowed_sources(port).values() for host in hosts):
-                if host.prefixlen == host.max_prefixlen:
-                    self._places[zone, str(host.network_address)] = place
-                else:
-                    self._wide.setdefault(zone, []).append((host, place))
+        self._places = {(zone, fixed.ip): port for zone, port in self._ports for fixed in port.fixed_ips}
+        self._paired = [(zone, port) for zone, port in self._ports if port.address_pairs]
 
     def allows(self, flow: Flow) -> bool:
         """False if the flow must end: a port's rules forbid it, or neither of its ends is a port any more."""
@@ -371,15 +366,21 @@ class Judge:
             return False
         return receiver is None or self._may(receiver, flow, "ingress", flow.source)
 
-    def _find(self, zone: int, address: str) -> _Place | None:
-        place = self._places.get((zone, address))
-        if place is None and zone in self._wide:
+    def _find(self, zone: int, address: str) -> PortSpec | None:
+        port = self._places.get((zone, address))
+        if port is None and (self._paired or address.startswith("fe80:")):
+            # The few that are not looked up by a fixed address: link-local ones, and pairs.
             value = ipaddress.ip_address(address)
-            place = next((place for host, place in self._wide[zone] if value in host), None)
-        return place
+            some = self._ports if address.startswith("fe80:") else self._paired
+            for place, other in some:
+                if place == zone and any(
+                    value in net for nets in allowed_sources(other).values() for net in nets
+                ):
+                    return other
+        return port
 
-    def _may(self, place: _Place, flow: Flow, direction: Direction, remote: str) -> bool:
-        if not place.port.port_security:
+    def _may(self, port: PortSpec, flow: Flow, direction: Direction, remote: str) -> bool:
+        if not port.port_security:
             return True
         if direction == "egress" and (flow.destination, flow.protocol, flow.port) == (
             METADATA_ADDRESS,
@@ -389,8 +390,9 @@ class Judge:
             return True
         return any(
             self._matches(rule, flow, remote)
-            for group in place.groups
-            for rule in group.rules
+            for group in port.security_groups
+            if group in self._groups
+            for rule in self._groups[group].rules
             if rule.direction == direction
         )
 

@@ -78,16 +78,17 @@ class Switch:
             self._netlink = None
         self._known, self.zones, self._bridges = set(), {}, {}
 
-    def others(self, wanted: set[str]) -> list[str]:
-        """The devices of ours that are not wanted; bridges last, so that none is seen half empty."""
-        return sorted(self._known - wanted, key=lambda name: (name.startswith("br"), name))
+    def keep_only(self, wanted: set[str]) -> None:
+        """Delete the devices of ours that are not wanted."""
+        gone = sorted(self._known - wanted)
+        self.netlink.delete_links(gone)
+        for name in gone:
+            self._forget(name)
 
     def remove(self, name: str) -> None:
         """Delete one device; fine if it is gone."""
         self.netlink.delete_link(name)
-        self._known.discard(name)
-        self._bridges.pop(name, None)
-        self.zones.pop(name, None)
+        self._forget(name)
 
     def network(self, network: NetworkSpec) -> None:
         """A network's bridge, with a tracking zone of its own, and its VXLAN device.
@@ -190,6 +191,11 @@ class Switch:
             self.netlink.delete_flood_target(link.index, peer)
         for peer in sorted(wanted - have):
             self.netlink.add_flood_target(link.index, peer)
+
+    def _forget(self, name: str) -> None:
+        self._known.discard(name)
+        self._bridges.pop(name, None)
+        self.zones.pop(name, None)
 
     def _bridge(self, network: NetworkSpec) -> int:
         index = self._bridges.get(names.bridge(network.id))

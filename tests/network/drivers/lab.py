@@ -38,6 +38,7 @@ from altostack.network.drivers.base import (
 )
 from altostack.network.drivers.kernel import Kernel
 from altostack.network.drivers.linux import LinuxDriver
+from altostack.network.drivers.netlink import GETLINK, attrs
 from altostack.network.drivers.switch import Underlay
 
 _TUNSETIFF = 0x400454CA
@@ -126,6 +127,7 @@ class Guest:
                 for fixed in port.fixed_ips:
                     netlink.add_address(link.index, f"{fixed.ip}/{64 if ':' in fixed.ip else 24}")
         lab.relay.join(self.tap, self._inside)
+        _wait_for_carrier(lab.kernel, node, port.tap)
 
     @property
     def ip(self) -> str:
@@ -353,6 +355,21 @@ def _open_tap(kernel: Kernel, space: str, name: str) -> int:
         device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _TAP_NO_PI))
     return device
+
+
+def _wait_for_carrier(kernel: Kernel, space: str, name: str) -> None:
+    """The kernel's own workers notice a plugged cable; a port that is administratively down stays down."""
+    with kernel.netlink(space) as netlink:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            link = netlink.link(name)
+            assert link is not None
+            body = netlink.get(GETLINK, struct.pack("=BxHiII", 0, 0, link.index, 0, 0))
+            assert body is not None
+            if not link.up or attrs(body, 16)[16][0] == 6:  # IF_OPER_UP
+                return
+            time.sleep(0.005)
+        raise AssertionError(f"{name} has no carrier")
 
 
 # Descriptions, short
