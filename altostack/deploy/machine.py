@@ -167,12 +167,10 @@ def _try_network() -> dict[str, str]:
         ["ip", "tuntap", "add", "t0", "mode", "tap"],
     )
     table = (
-        "table inet a { chain c { type filter hook prerouting priority raw; ct state established accept; } }\n"
-        "table bridge b { chain c { type filter hook forward priority 0; meta mark 1 accept; } }\n"
+        "table inet a {\n chain c {\n type filter hook prerouting priority raw; ct state established accept;\n }\n}\n"
+        "table bridge b {\n chain c {\n type filter hook forward priority 0; meta mark 1 accept;\n }\n}\n"
     )
-    native = (
-        "table bridge n { chain c { type filter hook forward priority 0; ct state established accept; } }\n"
-    )
+    native = "table bridge n {\n chain c {\n type filter hook forward priority 0; ct state established accept;\n }\n}\n"
     bridged = "" if os.path.exists("/proc/sys/net/bridge/bridge-nf-call-iptables") else "no br_netfilter"
     if bridged and not _tried(["nft", "-f", "-"], native):
         bridged = ""
