@@ -25,7 +25,7 @@ from altostack.kit.bus import Bus, MemoryBus
 from altostack.kit.clients import Client, HttpTransport, RemoteError, ServiceToken, Transport, WsgiTransport
 from altostack.kit.context import Context
 from altostack.kit.db import Database
-from altostack.kit.flow import Engine
+from altostack.kit.flow import LEASE, Engine
 from altostack.kit.metrics import Metrics
 from altostack.kit.migrations import migrate
 from altostack.kit.policy import Policy
@@ -306,12 +306,13 @@ class Cloud:
         respond("200 OK" if root else "404 Not Found", [("Content-Type", "application/json")])
         return [msgspec.json.encode(body)]
 
-    def engines(self) -> list[Engine]:
-        """One flow engine a service that has flows."""
+    def engines(self, *, lease: float = LEASE, probe: Callable[[str], None] | None = None) -> list[Engine]:
+        """One flow engine a service that has flows; ``lease`` and ``probe`` as in `Engine`."""
+        threads = self.settings.cloud.flow_threads
         found = []
         for runtime in self.runtimes.values():
             if runtime.kinds():
-                runtime.engine = Engine(runtime, threads=self.settings.cloud.flow_threads)
+                runtime.engine = Engine(runtime, threads=threads, lease=lease, probe=probe)
                 found.append(runtime.engine)
         return found
 

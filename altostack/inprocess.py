@@ -19,15 +19,18 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import msgspec
 
 from altostack.app import Cloud, load_services, settings_class
-from altostack.kit.bus import MemoryBus
+from altostack.kit.bus import Bus, open_bus
 from altostack.kit.clients import Client
-from altostack.kit.flow import Engine
+from altostack.kit.flow import LEASE, Engine
 from altostack.kit.reconcile import Loop
 from altostack.kit.service import Node
 
 
 class InProcessCloud:
-    """The cloud. ``settings`` maps section -> key -> value over the defaults; ``hosts`` names the simulated nodes."""
+    """The cloud. ``settings`` maps section -> key -> value over the defaults; ``hosts`` names the simulated nodes.
+
+    ``bus``: used instead of the one that [cloud] bus names, which is an in-memory one by default.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class InProcessCloud:
         services: tuple[str, ...] | None = None,
         clock: Callable[[], float] = time.time,
         port: int = 0,
+        bus: Bus | None = None,
     ) -> None:
         self.state = state
         self._server: WSGIServer | None = None
@@ -58,14 +62,24 @@ class InProcessCloud:
             "demo_password": self.passwords["demo"],
         }
         self.cloud = Cloud(state, chosen, keys, services=loaded, clock=clock)
-        self.cloud.open(MemoryBus())
+        self.cloud.open(bus or open_bus(chosen.cloud.bus or "memory:", namespace=chosen.cloud.bus_namespace))
         self.cloud.prepare()
         self.nodes: list[Node] = [self.cloud.node(host) for host in hosts]
-        self.engines: list[Engine] = self.cloud.engines()
-        self.loops: list[Loop] = self.cloud.loops()
-        self.agents: list[Loop] = [loop for node in self.nodes for loop in self.cloud.agents(node)]
+        self.engines: list[Engine] = []
+        self.loops: list[Loop] = []
+        self.agents: list[Loop] = []
+        self.revive()
         self._tokens: dict[tuple[str, str], str] = {}
         self._running = False
+
+    def revive(self, *, lease: float = LEASE, probe: Callable[[str], None] | None = None) -> None:
+        """New engines, loops and agents over the same databases and drivers, as after a kill of what ran them.
+
+        Not for a started cloud. ``lease`` and ``probe`` are as in `Engine`.
+        """
+        self.engines = self.cloud.engines(lease=lease, probe=probe)
+        self.loops = self.cloud.loops()
+        self.agents = [loop for node in self.nodes for loop in self.cloud.agents(node)]
 
     def start(self) -> InProcessCloud:
         """Start flows, loops and agents in threads of their own."""

@@ -81,25 +81,44 @@ class Loop:
         """Run the body now, in this thread (tests, simulated time)."""
         self._body(ids)
 
+    def catch_up(self) -> bool:
+        """Run the body now, in this thread, if a nudge asks for it; whether it ran (tests, simulated time)."""
+        ids = self._asked(everything=False)
+        if ids is None:
+            return False
+        self.runs += 1
+        try:
+            self._body(ids)
+        except Exception:
+            self.failures += 1
+            self.nudge()
+            raise
+        return True
+
+    def _asked(self, *, everything: bool) -> tuple[str, ...] | None:
+        """What nudges ask to be looked at, forgotten here; None when there is nothing to do."""
+        with self._lock:
+            everything = everything or self._everything
+            if not everything and not self._ids:
+                return None
+            ids = () if everything else tuple(self._ids)
+            self._ids.clear()
+            self._everything = False
+            return ids
+
     def _run(self) -> None:
         due = time.monotonic()
         failed = 0
         while not self._stop.is_set():
             now = time.monotonic()
-            with self._lock:
-                everything = self._everything or now >= due
-                ids = () if everything else tuple(self._ids)
-                idle = not everything and not ids
-                if not idle:
-                    self._ids.clear()
-                    self._everything = False
-            if idle:
+            ids = self._asked(everything=now >= due)
+            if ids is None:
                 self._wake.wait(max(0.0, due - now))
                 self._wake.clear()
                 if self._settle:
                     self._stop.wait(self._settle)
                 continue
-            if everything:
+            if not ids:
                 due = now + self.interval
             token = contexts.set_request_id(contexts.new_request_id())
             try:
