@@ -56,9 +56,11 @@ def _real(state: Path, root: Path, host: str) -> dict[str, Any]:
     from altostack.volume.drivers.local import LocalDriver
 
     door = MetadataDoor()
+    network = LinuxDriver(prefix=prefix(state, host), state=root / "network", resolver=door)
+    network.open()  # the hypervisor lives in the node's namespace
     return {
         "compute": LibvirtDriver(root=root, host=_libvirtd(state, root, host)),
-        "network": LinuxDriver(prefix=prefix(state, host), state=root / "network", resolver=door),
+        "network": network,
         "volume": LocalDriver(state / "volumes"),
         "metadata": door,
     }

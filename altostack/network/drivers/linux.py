@@ -88,6 +88,13 @@ class LinuxDriver:
         """See :meth:`NetworkDriver.converge <altostack.network.drivers.base.NetworkDriver.converge>`."""
         return self._run(lambda: self._converge(desired))
 
+    def open(self) -> None:
+        """See that the node's namespace is there, for whoever else lives in it; nothing in it is changed.
+
+        :raises DriverError: the kernel refuses.
+        """
+        self._run(lambda: self._kernel.create(self._names.node))
+
     def forget(self) -> None:
         """Trust nothing that is remembered: the next :meth:`converge` looks at the machine first."""
         self._run(self._forget)
