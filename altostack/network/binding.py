@@ -19,6 +19,10 @@ from altostack.network.rows import FloatingIP, Network, Port, Presence, Router
 
 DHCP = "network:dhcp"
 _DHCP_PART = "dhcp:"
+_PRESENCES = Presence.__table__
+_THERE = sa.select(_PRESENCES.c.host).where(
+    _PRESENCES.c.network_id == sa.bindparam("network"), _PRESENCES.c.host == sa.bindparam("node")
+)
 
 
 def carriers(session: Session, network_id: str) -> list[str]:
@@ -29,8 +33,8 @@ def carriers(session: Session, network_id: str) -> list[str]:
 
 def carry(session: Session, bells: Bells, network: Network, host: str) -> None:
     """Have the network on the node, with DHCP; the nodes that have it already learn of their new peer."""
-    here = sa.select(Presence.host).where(Presence.network_id == network.id, Presence.host == host)
-    if session.execute(here).first() is not None:
+    there = session.connection().execute(_THERE, {"network": network.id, "node": host}).first()
+    if there is not None:
         return
     others = carriers(session, network.id)
     try:

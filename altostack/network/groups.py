@@ -8,15 +8,38 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from altostack.kit.db import UtcDateTime, utcnow
 from altostack.network.bells import Bells
 from altostack.network.rows import GroupChange, Membership, Port, Rule, SecurityGroup
 
 DEFAULT = "default"
+
+# Statements of every port's way, built once.
+_GROUPS: Any = SecurityGroup.__table__
+_CHANGES: Any = GroupChange.__table__
+_MEMBERS: Any = Membership.__table__
+_COUNT = (
+    sa.update(_GROUPS)
+    .where(_GROUPS.c.id == sa.bindparam("one"))
+    .values(version=_GROUPS.c.version + 1, updated_at=_GROUPS.c.updated_at)
+)
+_WRITE_DOWN = sa.insert(_CHANGES).from_select(
+    ["group_id", "version", "port_id", "addresses", "at"],
+    sa.select(
+        _GROUPS.c.id, _GROUPS.c.version, sa.bindparam("port", type_=sa.String(64)),
+        sa.bindparam("reach", type_=sa.JSON()), sa.bindparam("now", type_=UtcDateTime()),
+    ).where(_GROUPS.c.id == sa.bindparam("one")),
+)  # fmt: skip
+_JOIN = sa.insert(_MEMBERS)
+_LEAVE = sa.delete(_MEMBERS).where(
+    _MEMBERS.c.port_id == sa.bindparam("port"), _MEMBERS.c.group_id == sa.bindparam("one")
+)
 
 
 def default_group(session: Session, project_id: str) -> str:
@@ -58,18 +81,10 @@ def version_up(session: Session, group_id: str, *, port_id: str = "", addresses:
 
     The group's row stays locked until the transaction ends, so versions appear in the order of their numbers.
     """
-    here = SecurityGroup.id == group_id
-    session.execute(
-        sa.update(SecurityGroup)
-        .where(here)
-        .values(version=SecurityGroup.version + 1, updated_at=SecurityGroup.updated_at),
-        execution_options={"synchronize_session": False},
-    )
-    version = session.execute(sa.select(SecurityGroup.version).where(here)).scalar_one()
-    session.execute(
-        sa.insert(GroupChange).values(
-            group_id=group_id, version=version, port_id=port_id, addresses=list(addresses)
-        )
+    connection = session.connection()
+    connection.execute(_COUNT, {"one": group_id})
+    connection.execute(
+        _WRITE_DOWN, {"one": group_id, "port": port_id, "reach": list(addresses), "now": utcnow()}
     )
 
 
@@ -84,16 +99,11 @@ def enroll(
 ) -> None:
     """Make the port a member of exactly these groups; ``moved``: its addresses changed; ``new``: it is in none yet."""
     before, after = set() if new else set(port.security_groups or []), set(groups)
+    connection = session.connection()
     if after - before:
-        session.execute(
-            sa.insert(Membership), [{"port_id": port.id, "group_id": one} for one in sorted(after - before)]
-        )
-    if before - after:
-        session.execute(
-            sa.delete(Membership).where(
-                Membership.port_id == port.id, Membership.group_id.in_(before - after)
-            )
-        )
+        connection.execute(_JOIN, [{"port_id": port.id, "group_id": one} for one in sorted(after - before)])
+    for one in before - after:
+        connection.execute(_LEAVE, {"port": port.id, "one": one})
     touched = sorted((before ^ after) | (before & after if moved else set()))
     for one in touched:
         version_up(session, one, port_id=port.id, addresses=reach(port) if one in after else ())

@@ -24,6 +24,11 @@ from altostack.network.rows import Allocation, Network, Port, Subnet
 _GUESSES = 12
 _SEARCHED = 65_536  # addresses looked at, at most, when guessing failed
 _ATTEMPTS = 24
+_ADDRESSES: Any = Allocation.__table__
+_WHICH = sa.select(_ADDRESSES.c.ip).where(
+    _ADDRESSES.c.subnet_id == sa.bindparam("subnet"), _ADDRESSES.c.ip.in_(sa.bindparam("ips", expanding=True))
+)
+_TAKE = sa.insert(_ADDRESSES)
 _AUTOMATIC = ("slaac", "dhcpv6-stateless")
 
 
@@ -173,11 +178,7 @@ def free(session: Session, subnet: Subnet, avoid: Sequence[str] = ()) -> str | N
         return None
     kind = ipaddress.IPv4Address if subnet.ip_version == 4 else ipaddress.IPv6Address
     guesses = {str(kind(_nth(pools, random.randrange(total)))) for _ in range(_GUESSES)} - set(avoid)
-    taken = set(
-        session.execute(
-            sa.select(Allocation.ip).where(Allocation.subnet_id == subnet.id, Allocation.ip.in_(guesses))
-        ).scalars()
-    )
+    taken = set(session.connection().execute(_WHICH, {"subnet": subnet.id, "ips": list(guesses)}).scalars())
     if guesses - taken:
         return random.choice(sorted(guesses - taken))
     taken = set(
@@ -231,8 +232,8 @@ def _one(
 
 def _insert(session: Session, port_id: str, chosen: list[dict[str, Any]]) -> None:
     if chosen:
-        session.execute(
-            sa.insert(Allocation),
+        session.connection().execute(
+            _TAKE,
             [{"subnet_id": one["subnet_id"], "ip": one["ip_address"], "port_id": port_id} for one in chosen],
         )
 

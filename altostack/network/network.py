@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from altostack.kit.api import claim
 from altostack.kit.call import Call
@@ -28,6 +28,19 @@ HIGHEST_VNI = 2**24 - 2  # the last one is the flat network's, between nodes
 VXLAN_OVERHEAD = 50  # bytes: outer Ethernet, IPv4, UDP and VXLAN headers (RFC 7348)
 _LEAST_MTU = {4: 68, 6: 1280}  # RFC 791, RFC 8200
 _ATTEMPTS = 16
+# The way to every new port leads over these, so they are built once.
+_ONE_LOCKED = (
+    sa.select(Network)
+    .where(Network.id == sa.bindparam("key"))
+    .execution_options(populate_existing=True)
+    .with_for_update()
+)
+_ONE = (
+    sa.select(Network)
+    .where(Network.id == sa.bindparam("key"))
+    .execution_options(populate_existing=True)
+    .options(joinedload(Network.subnets))
+)
 
 
 # ---- lifecycle
@@ -94,12 +107,12 @@ def visible_network(call: Call, network_id: str, *, lock: bool = False, everywhe
     ``lock`` makes this transaction the only one that changes the network's subnets until it ends. ``everywhere``: it
     is part of something that the caller may see, so it is no secret.
     """
-    query = sa.select(Network).where(Network.id == network_id)
+    query = _ONE
+    if lock and call.runtime.db.dialect != "sqlite":
+        query = _ONE_LOCKED
     if not everywhere and not call.allows("get_network:all"):
         query = query.where(sa.or_(Network.project_id == call.context.project_id, _open(call)))
-    if lock and call.runtime.db.dialect != "sqlite":
-        query = query.with_for_update()
-    found = call.session.execute(query.execution_options(populate_existing=True)).scalars().first()
+    found = call.session.execute(query, {"key": network_id}).unique().scalars().first()
     if found is None:
         raise missing("network", network_id)
     return found
