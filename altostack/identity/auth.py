@@ -314,16 +314,18 @@ def _answer(token: Token, body: dict[str, Any]) -> Reply:
 
 
 def _subject(call: Call, *, window: float = 0.0) -> Token:
-    """The token that the request is about. Raises NotFound; Forbidden for those who may not ask."""
+    """The token that the request is about. Raises NotFound for one that is worth nothing, whoever asks: to know one
+    is to have held it. Raises Forbidden for those who may not ask about another's.
+    """
     key = call.header("X-Subject-Token")
     found = None
     if key:
         found = validate(keeper(call.runtime), call.runtime.db.read, key, call.runtime.clock(), window=window)
-    seen = {} if found is None else {"target.token.user_id": found.facts.user.id}
-    head = call.request.method == "HEAD"
-    call.require("identity:check_token" if head else call.route.policy, seen)
     if found is None:
         raise NotFound("Failed to validate token." if key else "No token in the request.")
+    head = call.request.method == "HEAD"
+    seen = {"target.token.user_id": found.facts.user.id}
+    call.require("identity:check_token" if head else call.route.policy, seen)
     return found
 
 

@@ -43,7 +43,7 @@ class Project(Extra, Worth, IdentityRow):
     )
     noun = "project"
     id: Mapped[str] = key()
-    domain_id: Mapped[str] = field(create=True, filter=True, sort=True, max_length=64)
+    domain_id: Mapped[str] = field(filter=True, sort=True, max_length=64)
     parent_id: Mapped[str | None] = field(create=True, filter=True, max_length=64, index=True)
     name: Mapped[str] = field(
         required=True, update=True, filter=True, sort=True, ge=1, max_length=64, pattern=WORD
@@ -76,6 +76,8 @@ def create(call: Call, fields: dict[str, Any]) -> Project:
     if fields.pop("is_domain", None):
         raise unbuilt("A project that acts as a domain (make a domain instead)")
     settings = call.runtime.settings or IdentitySettings()
+    if fields.get("domain_id", "") is None:
+        del fields["domain_id"]
     fields["name"] = fields["name"].strip()
     parent = _parent(call, fields)
     fields.setdefault("domain_id", parent.domain_id if parent else call.context.domain_id or DEFAULT_DOMAIN)
@@ -228,7 +230,7 @@ PROJECTS = Resource(
     create=create,
     update=update,
     delete=delete,
-    inputs={"is_domain": bool | None},
+    inputs={"is_domain": bool | None, "domain_id": str | None},
     extra="extra",
     computed={
         "is_domain": Computed(get=lambda call, row: False),

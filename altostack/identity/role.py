@@ -210,8 +210,8 @@ def create_implied(call: Call) -> Any:
     prior, implied = _pair(call)
     if implied.name == "admin" and implied.domain_id is None:
         raise Forbidden(f"{implied.id} cannot be an implied role: nothing brings admin with it.")
-    if implied.domain_id is not None:
-        raise Forbidden(f"{implied.id} cannot be an implied role: it is a domain's own.")
+    if implied.domain_id is not None and prior.domain_id is None:
+        raise Forbidden(f"{implied.id} cannot be an implied role of the whole cloud's: it is a domain's own.")
     if prior.id in Graph.read(call.session).closure([implied.id]):
         raise BadRequest(f"Role {implied.id} already brings {prior.id} with it.", field="implied_role_id")
     if call.session.get(ImpliedRole, (prior.id, implied.id)) is not None:

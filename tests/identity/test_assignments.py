@@ -165,5 +165,9 @@ def test_a_domains_own_role(keystone: Keystone) -> None:
         "identity": {"methods": ["password"], "password": {"user": {"id": user["id"], "password": "secret"}}}
     }
     assert keystone.login(auth | {"scope": scope}).status == 401
-    keystone.call("PUT", f"/roles/{role['id']}/implies/{keystone.role_id('reader')}")
+    reader = keystone.role_id("reader")
+    assert keystone.status("PUT", f"/roles/{reader}/implies/{role['id']}") == 403
+    between = keystone.role("between", domain_id=domain["id"])
+    keystone.call("PUT", f"/roles/{role['id']}/implies/{between['id']}")
+    keystone.call("PUT", f"/roles/{between['id']}/implies/{reader}")
     assert [r["name"] for r in keystone.body(keystone.token(auth | {"scope": scope}))["roles"]] == ["reader"]
