@@ -4,7 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from altostack.compute import aggregate, flavor, keypair, loops, node_api, server, versions
+from altostack.compute import (
+    action_api,
+    aggregate,
+    attachment,
+    compute_service,
+    console_api,
+    external_event,
+    flavor,
+    hypervisor,
+    interface,
+    keypair,
+    limits,
+    loops,
+    metadata,
+    migration,
+    node_api,
+    server,
+    server_meta,
+    usage,
+    versions,
+)
 from altostack.compute.agent import agents
 from altostack.compute.config import ComputeSettings
 from altostack.compute.dialect import DIALECT
@@ -49,9 +69,21 @@ SERVICE = Service(
         *flavor.ROUTES,
         *keypair.ROUTES,
         *aggregate.ROUTES,
+        *attachment.ROUTES,
+        *interface.ROUTES,
+        *server_meta.ROUTES,
+        *console_api.ROUTES,
+        *action_api.ROUTES,
+        *hypervisor.ROUTES,
+        *compute_service.ROUTES,
+        *limits.ROUTES,
+        *usage.ROUTES,
+        *external_event.ROUTES,
+        *migration.ROUTES,
+        *metadata.ROUTES,
         *node_api.ROUTES,
     ),
-    rules=server.RULES,
+    rules={**server.RULES, **action_api.RULES, **limits.RULES},
     ladder=versions.LADDER,
     settings=ComputeSettings,
     quotas=QUOTAS,

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from altostack.compute.server_list import sort_keys
 from altostack.kit.call import Call
 from altostack.kit.dialect import Dialect
-from altostack.kit.errors import ApiError, NotFound
+from altostack.kit.errors import ApiError, BadRequest, NotFound
 from altostack.kit.resource import Resource
 
 _FAULTS = {
@@ -80,6 +80,16 @@ def micro(moment: datetime | None) -> str | None:
 def strict(call: Call) -> bool:
     """Unknown query parameters are refused from 2.75 on."""
     return call.at_least("2.75")
+
+
+def only(call: Call, *names: str, since: str = "2.102") -> None:
+    """Raises BadRequest for a query parameter that is none of ``names``, from version ``since`` on."""
+    if call.at_least(since):
+        for name in call.query:
+            if name not in names:
+                raise BadRequest(
+                    f"Additional properties are not allowed ('{name}' was unexpected).", field=name
+                )
 
 
 DIALECT = Dialect(

@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from altostack.compute import instance_action, server_actions, server_create, server_list, server_view
+from altostack.compute import (
+    console_api,
+    instance_action,
+    server_actions,
+    server_create,
+    server_list,
+    server_requests,
+    server_view,
+)
 from altostack.compute.aggregate import zone_names
 from altostack.compute.server_actions import unlocked
 from altostack.compute.server_life import ServerLife
@@ -24,7 +32,7 @@ from altostack.compute.values import (
 )
 from altostack.kit.api import remove
 from altostack.kit.call import Call
-from altostack.kit.errors import Conflict
+from altostack.kit.errors import Conflict, Unimplemented
 from altostack.kit.policy import ADMIN, MEMBER, READER
 from altostack.kit.resource import Action, Resource, struct
 from altostack.kit.versions import Change, Version
@@ -103,6 +111,10 @@ def lock_body(version: Version | None) -> Any:
     return struct("Lock", [("locked_reason", reason, False)]) | None
 
 
+def _absent(call: Call, row: Server) -> None:
+    raise Unimplemented(f"This cloud cannot do that to a server: {call.route.op}.", field=call.route.op)
+
+
 def _action(run: Any, rule: str, *, body: Any = Any, check: str = MEMBER, **more: Any) -> Action:
     return Action(run=run, rule=f"os_compute_api:{rule}", policy=check, body=body, **more)
 
@@ -121,6 +133,70 @@ ACTIONS: dict[str, Action] = {
         server_actions.reset_state, "os-admin-actions:reset_state", body=ResetState, check=ADMIN
     ),
     "forceDelete": _action(delete, "os-deferred-delete:force"),
+    "resize": _action(server_requests.resize, "servers:resize", body=server_requests.Resize),
+    "confirmResize": _action(server_actions.confirm, "servers:confirm_resize", status=204),
+    "revertResize": _action(server_actions.revert, "servers:revert_resize"),
+    "rebuild": _action(server_requests.rebuild, "servers:rebuild", body=server_requests.rebuild_body),
+    "createImage": _action(
+        server_requests.create_image, "servers:create_image", body=server_requests.CreateImage
+    ),
+    "addSecurityGroup": _action(
+        server_requests.add_group, "os-security-groups:add", body=server_requests.Group
+    ),
+    "removeSecurityGroup": _action(
+        server_requests.remove_group, "os-security-groups:remove", body=server_requests.Group
+    ),
+    "os-getConsoleOutput": _action(
+        console_api.console_output, "os-console-output", body=console_api.ConsoleOutput, status=200
+    ),
+    **{
+        word: _action(
+            console_api.old_console,
+            "os-remote-consoles",
+            body=console_api.OldConsole,
+            status=200,
+            until=Version(2, 5),
+        )
+        for word in ("os-getVNCConsole", "os-getSPICEConsole", "os-getSerialConsole")
+    },
+    "remote-consoles": _action(
+        console_api.remote_console,
+        "os-remote-consoles",
+        body=console_api.remote_body,
+        path="remote-consoles",
+        method="POST",
+        status=200,
+        since=Version(2, 6),
+    ),
+    "diagnostics": _action(
+        console_api.diagnostics,
+        "os-server-diagnostics",
+        body=None,
+        check=ADMIN,
+        path="diagnostics",
+        method="GET",
+        status=200,
+    ),
+    # What the API has and this cloud has not (yet): said plainly.
+    **{
+        word: _action(_absent, rule, check=check)
+        for word, rule, check in (
+            ("migrate", "os-migrate-server:migrate", ADMIN),
+            ("os-migrateLive", "os-migrate-server:migrate_live", ADMIN),
+            ("evacuate", "os-evacuate", ADMIN),
+            ("shelve", "os-shelve:shelve", MEMBER),
+            ("shelveOffload", "os-shelve:shelve_offload", ADMIN),
+            ("unshelve", "os-shelve:unshelve", MEMBER),
+            ("rescue", "os-rescue", MEMBER),
+            ("unrescue", "os-unrescue", MEMBER),
+            ("changePassword", "os-admin-password", MEMBER),
+            ("createBackup", "os-create-backup", MEMBER),
+            ("restore", "os-deferred-delete:restore", MEMBER),
+            ("resetNetwork", "os-admin-actions:reset_network", ADMIN),
+            ("injectNetworkInfo", "os-admin-actions:inject_network_info", ADMIN),
+        )
+    },
+    "trigger_crash_dump": _action(_absent, "servers:trigger_crash_dump", check=ADMIN, since=Version(2, 17)),
 }
 
 SERVERS = Resource(

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from altostack.compute import flavor as flavors
 from altostack.compute import instance_action, keypair, server_disks, server_nets
 from altostack.compute.aggregate import zone_names
+from altostack.compute.asking import unhelpful
 from altostack.compute.dialect import links
 from altostack.compute.flavor import Flavor
 from altostack.compute.host import by_name
@@ -44,7 +45,7 @@ from altostack.compute.versions import HIGH
 from altostack.kit import flow
 from altostack.kit.api import wake
 from altostack.kit.call import Call, Reply
-from altostack.kit.errors import BadGateway, BadRequest, Forbidden, OverQuota, Unimplemented
+from altostack.kit.errors import BadRequest, Forbidden, OverQuota, Unimplemented
 from altostack.kit.policy import ADMIN, MEMBER
 from altostack.kit.resource import struct
 from altostack.kit.versions import Version
@@ -129,25 +130,23 @@ def create(call: Call, fields: dict[str, Any]) -> Reply:
         "links": links(call, f"/servers/{first.id}"),
         "OS-DCF:diskConfig": first.disk_config,
         "security_groups": [{"name": one["name"]} for one in first.security_groups] or [{"name": "default"}],
-        "adminPass": fields.get("adminPass") or _password(),
+        "adminPass": fields.get("adminPass") or password(),
     }
     return Reply(body={"server": answer}, headers={"Location": call.link(f"/servers/{first.id}")})
 
 
-def unhelpful(error: RemoteError) -> Exception:
-    """A neighbour's trouble that says nothing about the request itself, as this request's end."""
-    if error.status == 403:
-        return Forbidden(error.message)
-    if 400 <= error.status < 500 and error.status != 401:
-        return BadRequest(error.message)
-    return BadGateway(f"The {error.service} service did not answer as it should: {error.message}")
-
-
-def _password() -> str:
+def password() -> str:
     """Twelve characters without those that look alike."""
     return "".join(
         secrets.choice("23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz") for _ in range(12)
     )
+
+
+class Sizes(msgspec.Struct, kw_only=True):
+    """The sizes of a flavor that a server keeps."""
+
+    ram: int
+    disk: int
 
 
 class Plan(msgspec.Struct, kw_only=True):
@@ -178,26 +177,26 @@ def _plan(call: Call, near: Neighbours, fields: dict[str, Any]) -> Plan:
         raise BadRequest("min_count must be <= max_count", field="min_count")
     hints = _hints(call)
     with call.runtime.db.read() as session:
-        flavor = _flavor(call, session, str(fields["flavorRef"]))
-        key = _key(session, call, fields.get("key_name"))
+        flavor = flavor_of(call, session, str(fields["flavorRef"]))
+        key = key_of(session, call, fields.get("key_name"))
         zone, host = _destination(call, session, fields)
         group_id = _group(session, call, hints.get("group"))
-    image_ref = _image_ref(fields)
+    wanted_image = image_ref(fields)
     if "block_device_mapping" in fields and "block_device_mapping_v2" in fields:
         raise BadRequest(
             "Using different block_device_mapping syntaxes is not allowed in the same request.",
             field="block_device_mapping",
         )
     asks = server_disks.read_new(fields.get("block_device_mapping_v2", ()))
-    asks += server_disks.read_old(fields.get("block_device_mapping", ()), image=image_ref is not None)
-    if not asks and image_ref is None:
+    asks += server_disks.read_old(fields.get("block_device_mapping", ()), image=wanted_image is not None)
+    if not asks and wanted_image is None:
         raise BadRequest("Invalid imageRef provided.", field="imageRef")
     if asks:
         call.require(f"{_RULE}:attach_volume")
-    disks, image_id = server_disks.boot_order(asks, image_ref)
+    disks, image_id = server_disks.boot_order(asks, wanted_image)
     disks = server_disks.check(disks, near, flavor, call.context.token, call.version)
     root = image_id is not None and not any(one.boot_index == 0 for one in disks)
-    image = _image(call, near, image_id, flavor, root=root) if image_id is not None else {}
+    image = usable_image(call, near, image_id, flavor, root=root) if image_id is not None else {}
     if root and flavor.disk == 0 and not call.allows(f"{_RULE}:zero_disk_flavor"):
         raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
     if most > 1 and any(one.source == "volume" for one in disks):
@@ -218,7 +217,7 @@ def _plan(call: Call, near: Neighbours, fields: dict[str, Any]) -> Plan:
         raise BadRequest("max_count cannot be greater than 1 if an fixed_ip is specified.", field="networks")
     names = [one.name for one in fields.get("security_groups", ())]
     return Plan(
-        fields=fields, flavor=_embedded(flavor), image_id=image_id if root else None, image=image, disks=disks,
+        fields=fields, flavor=embedded(flavor), image_id=image_id if root else None, image=image, disks=disks,
         cards=cards, groups=server_nets.security_groups(call, near, names) if cards or names else [], key=key,
         zone=zone, host=host, hints=hints, group_id=group_id, least=least, most=most,
     )  # fmt: skip
@@ -254,7 +253,7 @@ def _hints(call: Call) -> dict[str, Any]:
     return {}
 
 
-def _flavor(call: Call, session: Any, ref: str) -> Flavor:
+def flavor_of(call: Call, session: Any, ref: str) -> Flavor:
     """The flavor; ``ref`` is an id, or as old clients have it a link that ends in one."""
     flavor_id = ref.rsplit("/", 1)[-1]
     found = flavors.find(session, call.context.project_id, flavor_id, everything=call.context.is_admin)
@@ -263,7 +262,7 @@ def _flavor(call: Call, session: Any, ref: str) -> Flavor:
     return found
 
 
-def _embedded(flavor: Flavor) -> dict[str, Any]:
+def embedded(flavor: Flavor) -> dict[str, Any]:
     """A flavor as servers keep it."""
     return {
         "id": flavor.id, "name": flavor.name, "vcpus": flavor.vcpus, "ram": flavor.ram, "disk": flavor.disk,
@@ -271,7 +270,7 @@ def _embedded(flavor: Flavor) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _key(session: Any, call: Call, name: str | None) -> tuple[str, str] | None:
+def key_of(session: Any, call: Call, name: str | None) -> tuple[str, str] | None:
     if name is None:
         return None
     query = sa.select(keypair.Keypair).where(
@@ -320,7 +319,7 @@ def _group(session: Any, call: Call, hint: Any) -> str | None:
     return str(found.id)
 
 
-def _image_ref(fields: dict[str, Any]) -> str | None:
+def image_ref(fields: dict[str, Any]) -> str | None:
     ref = fields.get("imageRef")
     if not ref:
         return None
@@ -330,7 +329,7 @@ def _image_ref(fields: dict[str, Any]) -> str | None:
     return dashed(found)
 
 
-def _image(call: Call, near: Neighbours, image_id: str, flavor: Flavor, *, root: bool) -> dict[str, Any]:
+def usable_image(call: Call, near: Neighbours, image_id: str, flavor: Any, *, root: bool) -> dict[str, Any]:
     """What is kept of the image. Raises BadRequest when the flavor cannot hold it."""
     image = near.image.show(image_id, token=call.context.token)
     if image is None:
@@ -388,7 +387,7 @@ def _add(call: Call, plan: Plan) -> list[tuple[Server, list[Disk]]]:
     """The rows, as many as the quota leaves between the least and the most."""
     fields, context = plan.fields, call.context
     count = _claim(call, plan)
-    _claim_metadata(call, fields.get("metadata", {}))
+    claim_metadata(call, fields.get("metadata", {}))
     made = []
     reservation = "r-" + secrets.token_hex(4)
     older = call.version is not None and call.version < (2, 19)
@@ -454,7 +453,7 @@ def _claim(call: Call, plan: Plan) -> int:
     raise AssertionError("unreachable")
 
 
-def _claim_metadata(call: Call, metadata: dict[str, str]) -> None:
+def claim_metadata(call: Call, metadata: dict[str, str]) -> None:
     limit = call.runtime.quotas.limits(call.session, call.context.project_id or "").get("metadata_items", -1)
     if 0 <= limit < len(metadata):
         raise OverQuota(

@@ -9,14 +9,14 @@ from sqlalchemy.orm import Session
 
 from altostack.compute.neighbours import RemoteError
 from altostack.compute.server_build import volume_name
-from altostack.compute.server_flow import ServerFlow
+from altostack.compute.server_image import Snapshot
 from altostack.compute.server_net import UNBOUND
 from altostack.compute.server_row import Disk, Interface, Tombstone
 from altostack.kit.db import utcnow
 from altostack.kit.flow import Next, done, hop, step, wait
 
 
-class End(ServerFlow):
+class End(Snapshot):
     """abandon (a build that failed) and destroy (a delete)."""
 
     @step(deadline=600)
@@ -35,11 +35,7 @@ class End(ServerFlow):
         """Remove the guest, its ports, attachments and allocations, then the row. Tried for ever."""
         if self.row.task_state != "deleting":
             self.row.task_state = "deleting"
-        image = self.frame.get("image")
-        if image is not None:
-            found = self.near.image.show(image)
-            if found is not None and found["status"] in ("queued", "saving"):
-                self.near.image.delete(image)
+        self.discard_image()
         left = self._undo(self.destroy)
         if left is not None:
             return left

@@ -111,6 +111,15 @@ class ServerFlow(Flow[Server]):
             wanted["verb"] = {"serial": self.row.generation, **verb}
         self.row.wanted = wanted
 
+    def give_up(self) -> None:
+        """Stop asking for what did not work: the guest may stay as the node sees it."""
+        wanted = {**self.row.wanted, "verb": None}
+        power = self.row.seen.get("power")
+        if power in LEVELS:
+            wanted["power"] = power
+        self.row.wanted = wanted
+        self.row.generation += 1
+
     def settled(self) -> bool:
         """Whether the node has done all it was asked. Raises Failed when it could not."""
         seen = self.row.seen

@@ -10,12 +10,28 @@
 from __future__ import annotations
 
 from altostack.compute.server_build import BUILDING_STEPS, Build
+from altostack.compute.server_devices import Devices
 from altostack.compute.server_end import End
+from altostack.compute.server_power import Power
+from altostack.compute.server_resize import Resize
 from altostack.compute.server_row import ACTIVE, ERROR, PAUSED, SHUTDOWN, STOPPED, SUSPENDED
 from altostack.kit.flow import Next, hop, wait
 
+_DEVICES = (
+    "attach",
+    "attaching",
+    "detaching",
+    "extend",
+    "extending",
+    "plug_in",
+    "plugging",
+    "pulling",
+    "refresh",
+)
+_SNAPSHOT = ("snapshot_begin", "snapshot")
 
-class ServerLife(Build, End):
+
+class ServerLife(Build, Power, Resize, Devices, End):
     """All parts together."""
 
     first = "schedule"
@@ -37,37 +53,43 @@ class ServerLife(Build, End):
         row = self.row
         if row.task_state is not None or row.seen.get("generation", -1) < row.generation:
             return
-        power = row.seen.get("power")
-        if (
-            power in ("shutoff", "missing")
-            and row.vm_state in (ACTIVE, PAUSED)
-            and row.wanted.get("power") != "shutoff"
-        ):
+        power, wanted = row.seen.get("power"), row.wanted.get("power")
+        if power in ("shutoff", "missing") and row.vm_state in (ACTIVE, PAUSED) and wanted != "shutoff":
             self.say(f"the guest went off by itself: {row.seen.get('reason') or 'no reason given'}")
             row.vm_state, row.power_state = STOPPED, SHUTDOWN
             self.want(power="shutoff")
-        elif (
-            power == "running"
-            and row.vm_state in (STOPPED, SUSPENDED)
-            and row.wanted.get("power") != "running"
-        ):
+        elif power == "running" and row.vm_state in (STOPPED, SUSPENDED) and wanted != "running":
             self.say("the guest runs although it should not; stopping it", level="warning")
             self.want(power="shutoff" if row.vm_state == STOPPED else "suspended")
 
     def failed(self, name: str, reason: str) -> Next:
-        """What becomes of the server when step ``name`` failed."""
+        """What becomes of the server when step ``name`` failed: never silence, always a fault that names the step."""
         row = self.row
         if name in BUILDING_STEPS:
             row.vm_state, row.task_state = ERROR, None
-            teller = (
+            story = (
                 reason if name == "schedule" else f"Build of instance {row.id} aborted: step {name}: {reason}"
             )
-            self.blame(teller, f"step {name}: {reason}")
+            self.blame(story, f"step {name}: {reason}")
             self.finished(reason)
             return hop(self.abandon)
         if name == "abandon":
             return hop(self.rest)
         self.blame(f"step {name}: {reason}")
         self.finished(reason)
+        if name in _DEVICES:
+            return self.undo_device(name, reason) or hop(self.rest)
         row.task_state = None
+        if name in _SNAPSHOT:
+            self.discard_image()
+            self.give_up()
+        elif name == "resize_claim":
+            self.note_migration("error")  # nothing was changed yet
+        elif name == "power" and row.seen.get("generation", -1) >= row.generation:
+            self.stand_as_seen()
+            self.give_up()
+        else:
+            row.vm_state = ERROR
+            self.note_migration("error")
+            self.give_up()
         return hop(self.rest)

@@ -182,3 +182,7 @@ def shorten_update(answer: dict[str, Any]) -> None:
     """The answer to an update as versions before 2.75 gave it."""
     for name in _NOT_IN_UPDATE:
         answer.pop(name, None)
+    answer["addresses"] = {
+        name: [{"version": one["version"], "addr": one["addr"]} for one in held]
+        for name, held in answer["addresses"].items()
+    }

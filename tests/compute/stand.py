@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from altostack import compute, image, placement
 from altostack.compute.agent import Agent
 from altostack.compute.drivers.simulated import Capacity, SimulatedDriver
 from altostack.image.drivers.file import FileStore
+from altostack.kit.bus import MemoryBus
 from altostack.kit.clients import Client, RemoteError, ServiceToken, WsgiTransport
 from altostack.kit.flow import Engine
 from altostack.kit.service import Node
@@ -66,7 +68,9 @@ class World:
         if host not in self.drivers:
             self.drivers[host] = SimulatedDriver(root=root, hostname=host, capacity=self.capacity)
         node = Node(host=host, root=root, drivers={"compute": self.drivers[host]}, token=self.lone.node(host))
-        self.agents[host] = Agent(self.runtime, node)
+        # A process that starts again comes with a bus connection of its own.
+        runtime = replace(self.runtime, bus=MemoryBus()) if host in self.agents else self.runtime
+        self.agents[host] = Agent(runtime, node)
 
     def _image(self) -> str:
         made = self.image.call(

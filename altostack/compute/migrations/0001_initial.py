@@ -25,6 +25,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_aggregates_name")),
     )
     op.create_table(
+        "console_tokens",
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("server_id", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("path", sa.Text(), nullable=True),
+        sa.Column("address", sa.String(length=255), nullable=True),
+        sa.Column("port", sa.Integer(), nullable=True),
+        sa.Column("expires_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("hash", name=op.f("pk_console_tokens")),
+    )
+    op.create_index(op.f("ix_console_tokens_expires_at"), "console_tokens", ["expires_at"], unique=False)
+    op.create_index(op.f("ix_console_tokens_server_id"), "console_tokens", ["server_id"], unique=False)
+    op.create_table(
         "disks",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("server_id", sa.String(length=64), nullable=False),
@@ -158,6 +172,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name=op.f("pk_keypairs")),
         sa.UniqueConstraint("user_id", "name", name=op.f("uq_keypairs_user_id_name")),
     )
+    op.create_table(
+        "migrations",
+        sa.Column("number", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("server_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=True),
+        sa.Column("status", sa.String(length=32), nullable=False),
+        sa.Column("old_flavor", sa.String(length=255), nullable=False),
+        sa.Column("new_flavor", sa.String(length=255), nullable=False),
+        sa.Column("created_at", db.UtcDateTime(), nullable=False),
+        sa.Column("updated_at", db.UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_migrations")),
+        sa.UniqueConstraint("id", name=op.f("uq_migrations_id")),
+    )
+    op.create_index(op.f("ix_migrations_server_id"), "migrations", ["server_id"], unique=False)
     op.create_table(
         "quota_guards",
         sa.Column("project_id", sa.String(length=64), nullable=False),
@@ -299,6 +330,8 @@ def downgrade() -> None:
     op.drop_table("server_groups")
     op.drop_table("quota_limits")
     op.drop_table("quota_guards")
+    op.drop_index(op.f("ix_migrations_server_id"), table_name="migrations")
+    op.drop_table("migrations")
     op.drop_table("keypairs")
     op.drop_index(op.f("ix_interfaces_server_id"), table_name="interfaces")
     op.drop_index(op.f("ix_interfaces_port_id"), table_name="interfaces")
@@ -315,5 +348,8 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_disks_volume_id"), table_name="disks")
     op.drop_index(op.f("ix_disks_server_id"), table_name="disks")
     op.drop_table("disks")
+    op.drop_index(op.f("ix_console_tokens_server_id"), table_name="console_tokens")
+    op.drop_index(op.f("ix_console_tokens_expires_at"), table_name="console_tokens")
+    op.drop_table("console_tokens")
     op.drop_table("aggregates")
     # ### end Alembic commands ###
