@@ -16,6 +16,7 @@ from altostack.kit.errors import BadRequest
 from altostack.kit.policy import MEMBER, READER
 from altostack.kit.resource import Action, Computed, Resource
 from altostack.network import access, address, binding, interface, ipam, node, tag
+from altostack.network import network as networks
 from altostack.network.address import bad
 from altostack.network.bells import Bells, bells
 from altostack.network.config import NetworkSettings
@@ -69,6 +70,8 @@ def open_gateway(
 ) -> None:
     """Put the router onto an external network, with a port there."""
     session = call.session
+    if network.host is None:
+        networks.settle(session, bells, network)
     port = binding.own(
         session, bells, network, part=f"gateway:{router.id}", owner=ROUTER_GATEWAY, device=router.id, wants=wants
     )  # fmt: skip

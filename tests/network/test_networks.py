@@ -115,7 +115,9 @@ def test_whose_networks_are_seen(net: Net) -> None:
     )  # fmt: skip
     assert net.no("DELETE", f"subnets/{subnet}", who="other")[0] == 403
     port = net.make("port", "other", network_id=key)
-    assert net.no("PUT", f"networks/{key}", {"network": {"shared": False}}, "admin")[1] == "InvalidSharedSetting"
+    assert (
+        net.no("PUT", f"networks/{key}", {"network": {"shared": False}}, "admin")[1] == "InvalidSharedSetting"
+    )
     net.drop("port", port["id"], "other")
     net.put("network", key, "admin", shared=False)
     assert net.no("GET", f"subnets/{subnet}", who="other")[0] == 404

@@ -170,7 +170,10 @@ def test_groups_of_a_port(net: Net) -> None:
 def test_whose_ports_are_seen(net: Net) -> None:
     network, _ = net.lan(who="admin")
     net.put("network", network, "admin", shared=True)
-    mine, theirs = net.make("port", network_id=network)["id"], net.make("port", "other", network_id=network)["id"]
+    mine, theirs = (
+        net.make("port", network_id=network)["id"],
+        net.make("port", "other", network_id=network)["id"],
+    )
     assert [p["id"] for p in net.ask("ports")] == [mine]
     assert {p["id"] for p in net.ask("ports", "admin")} == {mine, theirs}
     assert net.no("GET", f"ports/{theirs}")[:2] == (404, "PortNotFound")
@@ -193,7 +196,7 @@ def test_ports_on_foreign_networks(net: Net) -> None:
 
 
 def test_the_services_own_ports_keep_their_place(net: Net) -> None:
-    network, subnet = net.lan()
+    _, subnet = net.lan()
     router = net.make("router", external_gateway_info={"network_id": net.outside()})["id"]
     net.call("PUT", f"/v2.0/routers/{router}/add_router_interface", {"subnet_id": subnet})
     port = net.ask(f"ports?device_id={router}")[0]["id"]

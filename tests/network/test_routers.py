@@ -42,7 +42,9 @@ def test_a_router_with_defaults(net: Net) -> None:
 
 def test_gateways(net: Net) -> None:
     key = net.make("router")["id"]
-    info = net.put("router", key, external_gateway_info={"network_id": net.outside()})["external_gateway_info"]
+    info = net.put("router", key, external_gateway_info={"network_id": net.outside()})[
+        "external_gateway_info"
+    ]
     assert info["enable_snat"] is True and info["network_id"] == net.outside()
     address = info["external_fixed_ips"][0]["ip_address"]
     assert address.startswith("172.24.4.")
@@ -111,7 +113,9 @@ def test_interfaces_by_port(net: Net) -> None:
     assert net.no("GET", f"ports/{port}")[0] == 404
 
 
-@pytest.mark.parametrize("body", [{}, {"subnet_id": None}, {"subnet_id": "x"}, {"port_id": 7}, {"what": "x"}, []])
+@pytest.mark.parametrize(
+    "body", [{}, {"subnet_id": None}, {"subnet_id": "x"}, {"port_id": 7}, {"what": "x"}, []]
+)
 def test_bad_interfaces(net: Net, body: Any) -> None:
     router = net.make("router")["id"]
     assert net.no("PUT", f"routers/{router}/add_router_interface", body)[0] == 400
@@ -203,16 +207,22 @@ def test_several_addresses_need_a_word(net: Net) -> None:
     body["floatingip"]["fixed_ip_address"] = "10.0.0.8"
     made = net.call("POST", "/v2.0/floatingips", body)["floatingip"]
     assert made["fixed_ip_address"] == "10.0.0.8"
-    second = net.make("floatingip", floating_network_id=net.outside(), port_id=port, fixed_ip_address="10.0.0.7")
+    second = net.make(
+        "floatingip", floating_network_id=net.outside(), port_id=port, fixed_ip_address="10.0.0.7"
+    )
     assert second["router_id"] == made["router_id"]
     gone = {"port": {"fixed_ips": [{"ip_address": "10.0.0.7"}]}}
     assert net.no("PUT", f"ports/{port}", gone)[0] == 400
 
 
 def test_which_addresses_float(net: Net) -> None:
-    body: dict[str, Any] = {"floatingip": {"floating_network_id": net.outside(), "floating_ip_address": "172.24.4.99"}}
+    body: dict[str, Any] = {
+        "floatingip": {"floating_network_id": net.outside(), "floating_ip_address": "172.24.4.99"}
+    }
     assert net.no("POST", "floatingips", body)[0] == 403
-    made = net.make("floatingip", "admin", floating_network_id=net.outside(), floating_ip_address="172.24.4.99")
+    made = net.make(
+        "floatingip", "admin", floating_network_id=net.outside(), floating_ip_address="172.24.4.99"
+    )
     assert made["floating_ip_address"] == "172.24.4.99"
     assert net.no("POST", "floatingips", body, "admin")[:2] == (409, "IpAddressInUse")
     network, _ = net.lan()

@@ -63,7 +63,9 @@ def test_rules(net: Net) -> None:
     assert {name: made[name] for name in expected} == expected
     assert net.show("security_group_rule", made["id"]) == made
     assert made in net.show("security_group", group)["security_group_rules"]
-    assert [r["id"] for r in net.ask(f"security-group-rules?security_group_id={group}&protocol=tcp")] == [made["id"]]
+    assert [r["id"] for r in net.ask(f"security-group-rules?security_group_id={group}&protocol=tcp")] == [
+        made["id"]
+    ]
     assert net.no("PUT", f"security-group-rules/{made['id']}", {"security_group_rule": {}})[0] == 405
     net.drop("security_group_rule", made["id"])
     assert net.no("DELETE", f"security-group-rules/{made['id']}")[:2] == (404, "SecurityGroupRuleNotFound")
@@ -144,7 +146,7 @@ def test_stateless_groups_do_not_mix(net: Net) -> None:
     network, _ = net.lan()
     one = net.make("security_group", name="a")["id"]
     two = net.make("security_group", name="b", stateful=False)["id"]
-    body = {"port": {"network_id": network, "security_groups": [one, two]}}
+    body: dict[str, Any] = {"port": {"network_id": network, "security_groups": [one, two]}}
     assert net.no("POST", "ports", body)[:2] == (409, "SecurityGroupConflict")
     net.make("port", network_id=network, security_groups=[two])
     body = {"security_group": {"stateful": True}}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +126,17 @@ class Rig:
             driver._metadata.close()
             driver._hands.shutdown()
 
+    def stale_servers(self) -> list[str]:
+        """DHCP servers that are older than their configuration."""
+        boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        found = []
+        for pid, argument in Kernel().processes(re.compile(rf"--conf-file={self.state}/.*")).items():
+            ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+            started = boot + ticks / os.sysconf("SC_CLK_TCK")
+            if started + 0.05 < Path(argument.partition("=")[2]).stat().st_mtime:
+                found.append(argument)
+        return found
+
     def teardown(self) -> None:
         driver = self.driver()
         driver.teardown()
@@ -152,6 +166,7 @@ def test_killed_between_any_two_operations(rig: Rig) -> None:
         rig.converge(small())
         place = rig.kill(after, large()) if after % 2 else rig.kill(after, small(), large())
         assert rig.converge(large()) == expected, f"killed at operation {after}: {place}"
+        assert rig.stale_servers() == [], f"killed at operation {after}: {place}"
         if place is None:
             break
         places.append(place)
