@@ -111,7 +111,8 @@ def test_metadata_through_the_router_for_guests_that_know_only_a_gateway(lab: La
         external_networks=(OUTSIDE,),
     )
     a, b = lab.guest(one), lab.guest(two)
-    a.route("10.0.0.1"), b.route("10.1.0.1")
+    a.route("10.0.0.1")
+    b.route("10.1.0.1")
     assert curl(a, "/x").endswith(f"{gate.id} 10.0.0.11 GET /x")
     assert curl(b, "/x").endswith(f"{gate.id} 10.1.0.11 GET /x")
     assert lab.asked[0].network_id is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.real
 WEB, DB = uid("8", 1), uid("8", 2)
 
 
-def group(group_id: str, *rules: RuleSpec, **other: object) -> SecurityGroupSpec:
+def group(group_id: str, *rules: RuleSpec, **other: Any) -> SecurityGroupSpec:
     return dataclasses.replace(SecurityGroupSpec(id=group_id, rules=rules), **other)
 
 
@@ -23,7 +24,9 @@ def test_default_is_deny_in_and_allow_out(lab: Lab) -> None:
     nets = (network(1, one, two),)
     lab.converge(networks=nets, security_groups=(group(WEB, *EGRESS), group(DB, *EGRESS)))
     a, b = lab.guest(one), lab.guest(two)
-    b.serve(22), b.serve(80), a.serve(22)
+    b.serve(22)
+    b.serve(80)
+    a.serve(22)
     assert not a.pings(b.ip)
     assert not a.reaches(b.ip, 22)
 
@@ -60,7 +63,8 @@ def test_egress_rules(lab: Lab) -> None:
     )
     lab.converge(networks=nets, security_groups=(group(WEB, tcp), everything))
     a, b = lab.guest(one), lab.guest(two)
-    b.serve(80), b.serve(81)
+    b.serve(80)
+    b.serve(81)
     assert a.reaches(b.ip, 80)
     assert not a.reaches(b.ip, 81)
     assert not a.pings(b.ip)
@@ -96,7 +100,8 @@ def test_a_rule_that_goes_cuts_its_flows_and_no_others(lab: Lab) -> None:
     both = group(DB, *EGRESS, allow("tcp", 22), allow("tcp", 80))
     lab.converge(networks=nets, security_groups=(group(WEB, *EGRESS), both))
     a, b = lab.guest(one), lab.guest(two)
-    b.serve(22), b.serve(80)
+    b.serve(22)
+    b.serve(80)
     ssh, web = a.connect(b.ip, 22), a.connect(b.ip, 80)
     assert talks(ssh)
     assert talks(web)
@@ -192,7 +197,8 @@ def test_equal_addresses_of_two_tenants_stay_apart(lab: Lab) -> None:
     ssh = group(WEB, *EGRESS, allow("tcp", 22))
     lab.converge(networks=nets, security_groups=(ssh, group(DB, *EGRESS)))
     a, b, c, d = (lab.guest(each) for each in (one, two, other, same))
-    b.serve(22), d.serve(22)
+    b.serve(22)
+    d.serve(22)
     connection = a.connect(b.ip, 22)
     assert talks(connection)
     # An established flow of one tenant opens nothing for the other's equal addresses.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -97,8 +98,10 @@ def test_a_floating_ip_moves_to_another_guest(lab: Lab) -> None:
     rest = {"networks": (net, PUBLIC), "external_networks": (OUTSIDE,), "security_groups": GROUPS}
     lab.converge(**rest, routers=(gate,))
     a, b = lab.guest(one), lab.guest(two)
-    a.route("10.0.0.1"), b.route("10.0.0.1")
-    a.serve(1000), b.serve(2000)
+    a.route("10.0.0.1")
+    b.route("10.0.0.1")
+    a.serve(1000)
+    b.serve(2000)
     assert reaches(lab.kernel, lab.outside, "172.24.4.100", 1000)
     moved = replace(gate, floating_ips=(floating(1, "172.24.4.100", "10.0.0.12"),))
     lab.converge(**rest, routers=(moved,))
@@ -154,10 +157,11 @@ def test_extra_routes_and_an_unreachable_next_hop(lab: Lab) -> None:
         (second, "10.1.0.1/24"),
         routes=(Route(destination="192.168.7.0/24", nexthop="10.1.0.12"),),
     )
-    nets = {"networks": (first, second), "security_groups": GROUPS}
+    nets: dict[str, Any] = {"networks": (first, second), "security_groups": GROUPS}
     lab.converge(**nets, routers=(gate,))
     a, b = lab.guest(one), lab.guest(hop)
-    a.route("10.0.0.1"), b.route("10.1.0.1")
+    a.route("10.0.0.1")
+    b.route("10.1.0.1")
     b.run("ip", "addr", "add", "192.168.7.1/32", "dev", "lo")
     assert a.pings("192.168.7.1")
     bad = replace(gate, routes=(*gate.routes, Route(destination="192.168.8.0/24", nexthop="10.77.0.1")))
@@ -185,7 +189,9 @@ def test_tenants_with_equal_addresses_never_meet(lab: Lab) -> None:
         security_groups=GROUPS,
     )
     a, b, c, evil = (lab.guest(each) for each in (mine, theirs, bait, intruder))
-    a.route("10.0.0.1"), b.route("10.0.0.1"), c.route("10.5.0.1")
+    a.route("10.0.0.1")
+    b.route("10.0.0.1")
+    c.route("10.5.0.1")
     assert b.pings("10.5.0.11"), "what is one tenant's own works"
     assert a.pings("172.24.4.20"), "the other's router is seen as anyone outside sees it"
     assert not a.pings("10.5.0.11")

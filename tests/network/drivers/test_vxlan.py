@@ -81,7 +81,8 @@ def test_a_network_over_two_nodes(nodes: tuple[Lab, Lab]) -> None:
         networks=(replace(net, ports=(two,)), replace(stranger, ports=(other,))), security_groups=(OPEN, SSH)
     )
     a, b, c = left.guest(one), right.guest(two), right.guest(other)
-    b.serve(22), c.serve(23)
+    b.serve(22)
+    c.serve(23)
     assert a.reaches(b.ip, 22)
     assert not a.reaches(b.ip, 23), "the other tenant's guest of that address"
     assert not a.pings(b.ip)
