@@ -221,7 +221,7 @@ class Agent:
         if not wanted:
             return
         pause = self._groups_at + GROUP_PAUSE - time.monotonic()
-        if 0 < pause <= GROUP_PAUSE:
+        if 0 < pause <= GROUP_PAUSE and self.loop is not None and self.loop.started:
             time.sleep(pause)
         self._groups_at = time.monotonic()
         with self._lock:

@@ -1,8 +1,8 @@
 """DHCP and DNS for a network: one dnsmasq in the network's own namespace.
 
-dnsmasq runs on when this process ends and is found again by its configuration file. Hosts and options stand
-in files of their own, which a SIGHUP makes it read again; it is restarted only when subnets change. Every
-value that goes into a file is checked, because a line that a tenant could add would be a command to dnsmasq.
+Hosts and options stand in files that the server reads again at a signal; it is restarted only when subnets
+change. Every value that goes into a file is checked, because a line that a tenant could add would be a command
+to dnsmasq.
 
 Sources: dnsmasq(8), RFC 2131, 2132, 3442.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import pwd
 import re
 import socket
 import struct
@@ -25,14 +24,14 @@ from altostack.network.drivers.base import (
     METADATA_ADDRESS,
     BadSpec,
     DhcpOption,
-    DriverError,
     FixedIP,
     HostSpec,
     NetworkSpec,
     PortSpec,
     SubnetSpec,
 )
-from altostack.network.drivers.kernel import Daemon, Kernel
+from altostack.network.drivers.dnsmasq import Servers
+from altostack.network.drivers.kernel import Kernel
 
 _NUMBERS_4 = """netmask=1 time-offset=2 router=3 dns-server=6 log-server=7 lpr-server=9 boot-file-size=13
 domain-name=15 swap-server=16 root-path=17 extension-path=18 ip-forward-enable=19
@@ -79,73 +78,23 @@ class _Host:
 
 
 class DhcpServers:
-    """The DHCP namespaces of a node and the servers in them. ``folder`` holds a folder for each network."""
+    """The servers in a node's DHCP namespaces, by the short identifier of their networks."""
 
     def __init__(self, kernel: Kernel, cloud: names.Names, folder: Path) -> None:
         self._kernel = kernel
         self._names = cloud
-        self._folder = folder
-        self._running: dict[str, Daemon] = {}
+        self.servers = Servers(kernel, folder)
         self._hosts: dict[str, dict[str, _Host]] = {}
-        self._adopted: set[str] = set()
-        self._folders: set[str] = set()
-
-    def open(self) -> None:
-        """Find the servers that run already, and what files there are."""
-        self._folders = {path.name for path in self._folder.iterdir()} if self._folder.is_dir() else set()
-        for short, pids in self.processes().items():
-            for pid in pids[1:]:
-                self._end(pid)
-            with contextlib.suppress(ProcessLookupError):
-                self._running[short] = Daemon(pids[0])
-                self._adopted.add(short)
-                self._folders.add(short)
 
     def close(self) -> None:
         """Let go of the servers; they run on."""
-        for server in self._running.values():
-            server.close()
-        self._running, self._hosts, self._adopted = {}, {}, set()
-
-    def processes(self) -> dict[str, list[int]]:
-        """Short network identifier -> process ids of its servers, found by their command lines."""
-        pattern = re.compile(rf"--conf-file={re.escape(str(self._folder))}/([^/]+)/dnsmasq\.conf")
-        found: dict[str, list[int]] = {}
-        for pid, argument in sorted(self._kernel.processes(pattern).items()):
-            if match := pattern.fullmatch(argument):
-                found.setdefault(match[1], []).append(pid)
-        return found
-
-    def known(self) -> set[str]:
-        """Short identifiers of the networks that files or servers exist for, by what this process remembers."""
-        return set(self._folders)
-
-    def files(self) -> dict[str, str]:
-        """What the files say, by ``network/name``; not what servers write themselves."""
-        paths = sorted(self._folder.glob("*/*")) if self._folder.is_dir() else []
-        return {f"{p.parent.name}/{p.name}": p.read_text() for p in paths if p.name not in ("log", "pid")}
+        self.servers.close()
+        self._hosts = {}
 
     def remove(self, short: str) -> None:
         """End a network's server and remove its files; fine if there are none."""
-        self._stop(short)
+        self.servers.remove(short)
         self._hosts.pop(short, None)
-        self._kernel.remove_tree(self._folder / short)
-        self._folders.discard(short)
-
-    def remove_all(self) -> None:
-        """End every server below this folder and remove all files."""
-        for pids in self.processes().values():
-            for pid in pids:
-                self._end(pid)
-        for path in list(self._folder.iterdir()) if self._folder.is_dir() else []:
-            self.remove(path.name)
-        if self._folder.is_dir():
-            self._folder.rmdir()
-
-    def alive(self, network: NetworkSpec) -> bool:
-        """Whether the network's server still runs, if one was started."""
-        server = self._running.get(names.short(network.id))
-        return server is None or server.alive()
 
     def problems(self, network: NetworkSpec) -> dict[str, str]:
         """Port identifier -> why DHCP cannot answer it, as of the last :meth:`converge`."""
@@ -158,37 +107,19 @@ class DhcpServers:
         :raises DriverError: if the server does not start.
         """
         short = names.short(network.id)
-        folder = self._folder / short
         if not _ranges(network):
             self.remove(short)
             return
-        self._folders.add(short)
         hosts = self._render(network, short)
         files = {
             "hosts": [line for host in hosts.values() for line in host.hosts],
             "names": [line for host in hosts.values() for line in host.names],
-            "options": [
-                *_subnet_options(network),
-                *(line for host in hosts.values() for line in host.options),
-            ],
+            "options": [*_subnet_options(network), *(line for h in hosts.values() for line in h.options)],
         }
-        server = self._running.get(short)
-        if server is not None and server.alive():
-            self._release(network, folder / "hosts", set(files["hosts"]))
-        changed = [
-            self._kernel.write(folder / name, "".join(line + "\n" for line in lines))
-            for name, lines in files.items()
-        ]
-        if self._kernel.write(folder / "dnsmasq.conf", self._configuration(network, folder)):
-            self._stop(short)
-        server = self._running.get(short)
-        if server is None or not server.alive():
-            self._start(network, short, folder)
-        elif any(changed) or short in self._adopted:
-            # A server found running may have missed the signal for the files' last change.
-            self._kernel.step(f"reload dnsmasq {short}")
-            server.reload()
-        self._adopted.discard(short)
+        if self.servers.running(short):
+            self._release(network, self.servers.folder(short) / "hosts", set(files["hosts"]))
+        configuration = _configuration(network, self.servers.folder(short))
+        self.servers.converge(short, self._names.dhcp(network.id), configuration, files)
 
     def _render(self, network: NetworkSpec, short: str) -> dict[str, _Host]:
         served = {subnet.id: subnet for subnet in network.subnets if subnet.enable_dhcp}
@@ -210,46 +141,6 @@ class DhcpServers:
         self._hosts[short] = new
         return new
 
-    def _configuration(self, network: NetworkSpec, folder: Path) -> str:
-        if any(character.isspace() or character in '#,"' for character in str(folder)):
-            raise DriverError(f"{folder} holds characters that dnsmasq does not take in a path")
-        user = "root"
-        with contextlib.suppress(KeyError):
-            user = pwd.getpwnam("dnsmasq").pw_name if _open_to_all(self._folder) else "root"
-        domain = f"domain={_domain(network.dns_domain)}\n" if network.dns_domain else ""
-        lines = [
-            "no-hosts", "no-resolv", "no-ping", "bind-interfaces", f"interface={DEVICE}",
-            "except-interface=lo", "dhcp-authoritative", "leasefile-ro", "dhcp-lease-max=65536",
-            "quiet-dhcp", "quiet-dhcp6", "dhcp-match=set:ipxe,175", f"user={user}", "group=",
-            f"log-facility={folder}/log", f"pid-file={folder}/pid",
-            f"dhcp-hostsfile={folder}/hosts", f"dhcp-optsfile={folder}/options", f"addn-hosts={folder}/names",
-            *_ranges(network),
-            f"dhcp-option-force=option:mtu,{int(network.mtu)}",
-        ]  # fmt: skip
-        return "\n".join(lines) + "\n" + domain
-
-    def _start(self, network: NetworkSpec, short: str, folder: Path) -> None:
-        self._kernel.daemon(self._names.dhcp(network.id), ["dnsmasq", f"--conf-file={folder}/dnsmasq.conf"])
-        try:
-            self._running[short] = Daemon(int((folder / "pid").read_text()))
-        except (OSError, ValueError) as error:
-            raise DriverError(f"dnsmasq started and ended at once: {_tail(folder / 'log')}") from error
-
-    def _stop(self, short: str) -> None:
-        self._adopted.discard(short)
-        server = self._running.pop(short, None)
-        if server is not None:
-            self._kernel.step(f"stop dnsmasq {short}")
-            server.stop()
-            server.close()
-
-    def _end(self, pid: int) -> None:
-        self._kernel.step(f"stop dnsmasq {pid}")
-        with contextlib.suppress(ProcessLookupError):
-            server = Daemon(pid)
-            server.stop()
-            server.close()
-
     def _release(self, network: NetworkSpec, path: Path, keep: set[str]) -> None:
         """Give back the leases of hosts that are gone, or dnsmasq refuses their addresses to the next ports.
 
@@ -267,6 +158,16 @@ class DhcpServers:
                     self._kernel.step(f"release {address}")
                     with self._kernel.inside(self._names.dhcp(network.id)):
                         _send_release(mac, address, server)
+
+
+def _configuration(network: NetworkSpec, folder: Path) -> list[str]:
+    lines = [
+        f"interface={DEVICE}", "no-ping", "dhcp-authoritative", "dhcp-lease-max=65536", "quiet-dhcp",
+        "quiet-dhcp6", "dhcp-match=set:ipxe,175", f"dhcp-option-force=option:mtu,{int(network.mtu)}",
+        f"dhcp-hostsfile={folder}/hosts", f"dhcp-optsfile={folder}/options", f"addn-hosts={folder}/names",
+    ]  # fmt: skip
+    domain = [f"domain={_domain(network.dns_domain)}"] if network.dns_domain else []
+    return [*lines, *domain, *_ranges(network)]
 
 
 def addresses(network: NetworkSpec) -> set[str]:
@@ -393,18 +294,6 @@ def _domain(value: str) -> str:
     if not _DOMAIN.fullmatch(value):
         raise BadSpec(f"{value!r} is not a domain name")
     return value.rstrip(".").lower()
-
-
-def _open_to_all(folder: Path) -> bool:
-    """Whether an unprivileged server can reach its files: it reads them again after it gave up being root."""
-    existing = (path for path in (folder, *folder.parents) if path.exists())
-    return all(path.stat().st_mode & 0o001 for path in existing)
-
-
-def _tail(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text(errors="replace")[-300:].strip()
-    return "it wrote no log"
 
 
 def _send_release(mac: str, address: str, server: str) -> None:

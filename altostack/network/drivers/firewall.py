@@ -14,6 +14,7 @@ from altostack.network.drivers.base import (
     RuleSpec,
     SecurityGroupSpec,
 )
+from altostack.network.drivers.judge import Judge
 from altostack.network.drivers.kernel import Kernel
 from altostack.network.drivers.nft import Nft
 
@@ -119,7 +120,7 @@ class Firewall:
         self._loaded = change.loaded
         return change.outcome
 
-    def cut(self, judge: rules.Judge) -> int:
+    def cut(self, judge: Judge) -> int:
         """End the tracked flows that the judge does not allow; returns how many."""
         with self._kernel.conntrack(self._namespace) as table:
             condemned = [flow for flow in table.flows() if not judge.allows(flow)]

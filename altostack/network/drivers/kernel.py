@@ -70,6 +70,17 @@ class Kernel:
         except FileNotFoundError:
             return False
 
+    def identity(self, name: str) -> int:
+        """A number that tells the namespace of this name from one that is made in its place later."""
+        return os.stat(RUN / name).st_ino
+
+    def lives_in(self, pid: int, name: str) -> bool:
+        """Whether a process is in the namespace that has this name now."""
+        try:
+            return os.stat(f"/proc/{pid}/ns/net").st_ino == self.identity(name)
+        except FileNotFoundError:
+            return False
+
     def create(self, name: str) -> None:
         """Make a namespace with its loopback up, visible to ip-netns(8); fine if it exists.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from altostack.network.drivers import dhcp, names, router
+from altostack.network.drivers.advertise import Advertisers
 from altostack.network.drivers.base import (
     METADATA_ADDRESS,
     DriverError,
@@ -31,10 +32,10 @@ from altostack.network.drivers.base import (
 )
 from altostack.network.drivers.dhcp import DhcpServers
 from altostack.network.drivers.firewall import Firewall
+from altostack.network.drivers.judge import Judge
 from altostack.network.drivers.kernel import Kernel, nothing
 from altostack.network.drivers.metadata import PORT, MetadataServer, Place
 from altostack.network.drivers.router import Routers
-from altostack.network.drivers.rules import Judge
 from altostack.network.drivers.switch import Switch, Underlay
 from altostack.network.drivers.turn import Failures, Turn, networks_of
 
@@ -77,8 +78,10 @@ class LinuxDriver:
         self._switch = Switch(self._kernel, self._names, underlay)
         self._firewall = Firewall(self._kernel, self._names.node)
         self._dhcp = DhcpServers(self._kernel, self._names, state.absolute() / "dhcp")
+        self._advertisers = Advertisers(self._kernel, self._names, state.absolute() / "ra")
         self._routers = Routers(self._kernel, self._names, self._switch)
         self._metadata = MetadataServer(resolver)
+        self._listening: dict[Place, int] = {}
         self._open = False
         self._spaces: set[str] = set()
         self._done: dict[tuple[str, str], object] = {}
@@ -125,7 +128,8 @@ class LinuxDriver:
             raise DriverError(f"the Linux network driver needs root: {error}") from error
         self._firewall.open()
         self._switch.open(native=self._firewall.native)
-        self._dhcp.open()
+        self._dhcp.servers.open()
+        self._advertisers.servers.open()
         self._spaces = set(self._kernel.namespaces(self._names.pattern)) - {self._names.node}
         self._open = True
 
@@ -133,8 +137,7 @@ class LinuxDriver:
         self._switch.close()
         self._firewall.close()
         self._dhcp.close()
-        for place in self._metadata.places():
-            self._metadata.close_place(place)
+        self._advertisers.servers.close()
         for kind, item in self._done:
             if kind == "router":
                 self._routers.forget(item)
@@ -163,7 +166,10 @@ class LinuxDriver:
                 "outside", outside.network_id, outside, turn.failed_outside, self._outside, outside, turn
             )
         for item in turn.routers.values():
-            feet = tuple(_layer2(turn.networks[n]) for n in networks_of(item) if n in turn.networks)
+            if not self._advertisers.servers.alive(names.short(item.id)):
+                self._done.pop(("router", item.id), None)
+            known = (turn.networks[n] for n in networks_of(item) if n in turn.networks)
+            feet = tuple((_layer2(network), network.subnets) for network in known)
             self._each("router", item.id, (item, feet), turn.failed, self._router, item, turn)
         return turn.observed()
 
@@ -206,8 +212,10 @@ class LinuxDriver:
             del self._done[kind, gone]
             if kind == "router":
                 self._routers.forget(gone)
-        for short in self._dhcp.known() - shorts:
+        for short in self._dhcp.servers.known() - shorts:
             turn.attempt(f"removing DHCP of {short}", self._dhcp.remove, short)
+        for short in self._advertisers.servers.known() - {names.short(item) for item in turn.routers}:
+            turn.attempt(f"removing advertisements of {short}", self._advertisers.servers.remove, short)
         turn.attempt("removing devices", self._switch.keep_only, turn.devices)
         for space in sorted(self._spaces - spaces):
             if turn.attempt(f"removing {space}", self._kernel.delete, space):
@@ -239,7 +247,7 @@ class LinuxDriver:
         """DHCP and metadata. A port that waits for an address that nobody gives is not ACTIVE."""
         if network.dhcp is None or network.id in turn.failed:
             return
-        if not self._dhcp.alive(network):
+        if not self._dhcp.servers.alive(names.short(network.id)):
             self._done.pop(("served", network.id), None)
         failures: Failures = {}
         self._each("served", network.id, network, failures, self._serve_network, network)
@@ -272,6 +280,7 @@ class LinuxDriver:
     def _router(self, item: RouterSpec, turn: Turn) -> None:
         space = self._space(self._names.router(item.id), router.SYSCTL)
         self._routers.converge(item, turn.networks)
+        self._advertisers.converge(item, turn.networks)
         self._listen(("router", item.id), space)
 
     def _outside(self, outside: ExternalNetworkSpec, turn: Turn) -> None:
@@ -292,18 +301,22 @@ class LinuxDriver:
         return name
 
     def _listen(self, place: Place, space: str) -> None:
-        if place not in self._metadata.places():
+        """Serve metadata in a namespace, and in a new one if it was made anew."""
+        identity = self._kernel.identity(space)
+        if place not in self._metadata.places() or self._listening.get(place) != identity:
             self._metadata.open(place, self._kernel.listen(space, METADATA_ADDRESS, PORT))
+            self._listening[place] = identity
 
     def _inventory(self) -> Inventory:
         spaces = {
             name: self._look_inside(name) if self._kernel.exists(name) else {"broken": True}
             for name in self._kernel.namespaces(self._names.pattern)
         }
+        servers = (self._dhcp.servers, self._advertisers.servers)
         found = {
             "namespaces": spaces,
-            "processes": {short: len(pids) for short, pids in self._dhcp.processes().items()},
-            "files": self._dhcp.files(),
+            "processes": {key: len(pids) for some in servers for key, pids in some.processes().items()},
+            "files": {name: text for some in servers for name, text in some.files().items()},
         }
         return {kind: items for kind, items in found.items() if items}
 
@@ -334,7 +347,10 @@ class LinuxDriver:
 
     def _teardown(self) -> None:
         self._forget()
-        self._dhcp.remove_all()
+        for place in self._metadata.places():
+            self._metadata.close_place(place)
+        self._dhcp.servers.remove_all()
+        self._advertisers.servers.remove_all()
         for name in self._kernel.namespaces(self._names.pattern):
             if self._kernel.exists(name):
                 # At once, while the kernel takes a namespace apart in its own time.

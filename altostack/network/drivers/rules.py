@@ -1,4 +1,4 @@
-"""Security groups and anti-spoofing as text for nft(8), and the same meaning as a judge of existing flows.
+"""Security groups and anti-spoofing as text for nft(8).
 
 Pure functions. Table ``bridge guard`` holds for each port a chain of allowed sources, one for what it sends
 and one for what it gets, and for each security group a chain for either direction, so that a port costs the
@@ -22,7 +22,6 @@ from altostack.network.drivers.base import (
     RuleSpec,
     SecurityGroupSpec,
 )
-from altostack.network.drivers.conntrack import Flow
 
 PROTOCOLS = {
     "ah": 51,
@@ -51,8 +50,8 @@ PROTOCOLS = {
 }
 """The API's names of protocols and their numbers (IANA protocol numbers)."""
 
-_WITH_PORTS = (6, 17, 33, 132, 136)
-_ICMP, _ICMPV6 = 1, 58
+WITH_PORTS = (6, 17, 33, 132, 136)
+ICMP, ICMPV6 = 1, 58
 
 BASE = """
 table inet track {
@@ -171,36 +170,36 @@ def protocol_number(rule: RuleSpec) -> int | None:
     number = int(name) if name.isascii() and name.isdigit() else PROTOCOLS.get(name)
     if number is None or number > 255:
         raise BadSpec(f"protocol {rule.protocol!r} is not known")
-    return _ICMPV6 if number == _ICMP and rule.ethertype == "IPv6" else number
+    return ICMPV6 if number == ICMP and rule.ethertype == "IPv6" else number
 
 
 def rule_lines(rule: RuleSpec, groups: Iterable[str]) -> list[str]:
     """A rule as matches of nft, one for each way to match; none if its remote group is not in ``groups``."""
-    version = _version(rule)
-    match = "meta protocol ip" if version == 4 else "meta protocol ip6"
+    family = version(rule)
+    match = "meta protocol ip" if family == 4 else "meta protocol ip6"
     number = protocol_number(rule)
     if number is not None:
         match += f" meta l4proto {number}"
     low, high = rule.port_range_min, rule.port_range_max
-    if number in (_ICMP, _ICMPV6):
-        word = "icmp" if number == _ICMP else "icmpv6"
-        match += f" {word} type {_bounded(low, 255)}" if low is not None else ""
-        match += f" {word} code {_bounded(high, 255)}" if low is not None and high is not None else ""
-    elif number in _WITH_PORTS and (low is not None or high is not None):
-        first, last = _ports(low, high)
+    if number in (ICMP, ICMPV6):
+        icmp = "icmp" if number == ICMP else "icmpv6"
+        match += f" {icmp} type {_bounded(low, 255)}" if low is not None else ""
+        match += f" {icmp} code {_bounded(high, 255)}" if low is not None and high is not None else ""
+    elif number in WITH_PORTS and (low is not None or high is not None):
+        first, last = port_range(low, high)
         match += f" th dport {first}-{last}" if first != last else f" th dport {first}"
-    family, side = ("ip" if version == 4 else "ip6"), ("saddr" if rule.direction == "ingress" else "daddr")
+    word, side = ("ip" if family == 4 else "ip6"), ("saddr" if rule.direction == "ingress" else "daddr")
     if rule.remote_group_id is not None:
         if rule.remote_group_id not in groups:
             return []
-        sets = group_sets(rule.remote_group_id)[:2] if version == 4 else group_sets(rule.remote_group_id)[2:]
-        return [f"{match} {family} {side} @{name}" for name in sets]
+        sets = group_sets(rule.remote_group_id)[:2] if family == 4 else group_sets(rule.remote_group_id)[2:]
+        return [f"{match} {word} {side} @{name}" for name in sets]
     if rule.remote_ip_prefix is not None:
         remote = names.prefix(rule.remote_ip_prefix)
-        if remote.version != version:
+        if remote.version != family:
             raise BadSpec(f"remote prefix {remote} is not {rule.ethertype}")
         if remote.prefixlen:
-            match += f" {family} {side} {remote}"
+            match += f" {word} {side} {remote}"
     return [match]
 
 
@@ -340,89 +339,8 @@ def _advertisement_lines(hosts: Hosts) -> list[str]:
     return lines
 
 
-class Judge:
-    """Says of a tracked flow whether the rules of today would let it begin.
-
-    ``ports`` are (zone, port) of this node; flows outside of all zones are none of its business.
-    """
-
-    def __init__(
-        self, ports: Iterable[tuple[int, PortSpec]], groups: Mapping[str, SecurityGroupSpec]
-    ) -> None:
-        self._ports = list(ports)
-        self._groups = groups
-        self._members: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {}
-        self._places = {(zone, fixed.ip): port for zone, port in self._ports for fixed in port.fixed_ips}
-        self._paired = [(zone, port) for zone, port in self._ports if port.address_pairs]
-
-    def allows(self, flow: Flow) -> bool:
-        """False if the flow must end: a port's rules forbid it, or neither of its ends is a port any more."""
-        if flow.zone == 0:
-            return True
-        sender, receiver = self._find(flow.zone, flow.source), self._find(flow.zone, flow.destination)
-        if sender is None and receiver is None:
-            return False
-        if sender is not None and not self._may(sender, flow, "egress", flow.destination):
-            return False
-        return receiver is None or self._may(receiver, flow, "ingress", flow.source)
-
-    def _find(self, zone: int, address: str) -> PortSpec | None:
-        port = self._places.get((zone, address))
-        if port is None and (self._paired or address.startswith("fe80:")):
-            # The few that are not looked up by a fixed address: link-local ones, and pairs.
-            value = ipaddress.ip_address(address)
-            some = self._ports if address.startswith("fe80:") else self._paired
-            for place, other in some:
-                if place == zone and any(
-                    value in net for nets in allowed_sources(other).values() for net in nets
-                ):
-                    return other
-        return port
-
-    def _may(self, port: PortSpec, flow: Flow, direction: Direction, remote: str) -> bool:
-        if not port.port_security:
-            return True
-        if direction == "egress" and (flow.destination, flow.protocol, flow.port) == (
-            METADATA_ADDRESS,
-            6,
-            80,
-        ):
-            return True
-        return any(
-            self._matches(rule, flow, remote)
-            for group in port.security_groups
-            if group in self._groups
-            for rule in self._groups[group].rules
-            if rule.direction == direction
-        )
-
-    def _matches(self, rule: RuleSpec, flow: Flow, remote: str) -> bool:
-        address = ipaddress.ip_address(remote)
-        number = protocol_number(rule)
-        if address.version != _version(rule) or number not in (None, flow.protocol):
-            return False
-        low, high = rule.port_range_min, rule.port_range_max
-        if number in (_ICMP, _ICMPV6) and low is not None:
-            if flow.icmp is None or flow.icmp[0] != low or (high is not None and flow.icmp[1] != high):
-                return False
-        elif number in _WITH_PORTS and (low is not None or high is not None):
-            first, last = _ports(low, high)
-            if flow.port is None or not first <= flow.port <= last:
-                return False
-        if rule.remote_group_id is not None:
-            return self._is_member(rule.remote_group_id, address)
-        return rule.remote_ip_prefix is None or address in names.prefix(rule.remote_ip_prefix)
-
-    def _is_member(self, group_id: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-        if group_id not in self._members:
-            group = self._groups.get(group_id)
-            self._members[group_id] = member_elements(group.members if group else ())
-        hosts4, wide4, hosts6, wide6 = self._members[group_id]
-        hosts, wide = (hosts4, wide4) if address.version == 4 else (hosts6, wide6)
-        return str(address) in hosts or any(address in ipaddress.ip_network(prefix) for prefix in wide)
-
-
-def _version(rule: RuleSpec) -> int:
+def version(rule: RuleSpec) -> int:
+    """4 or 6."""
     return 4 if rule.ethertype == "IPv4" else 6
 
 
@@ -432,7 +350,7 @@ def _bounded(value: int, highest: int) -> int:
     return int(value)
 
 
-def _ports(low: int | None, high: int | None) -> tuple[int, int]:
+def port_range(low: int | None, high: int | None) -> tuple[int, int]:
     first = _bounded(low if low is not None else 0, 65535)
     last = _bounded(high if high is not None else 65535, 65535)
     if first > last:
