@@ -46,6 +46,12 @@ class Faults:
 
         return release
 
+    def clear(self) -> None:
+        """Nothing that is still set goes wrong; delays stay."""
+        with self._lock:
+            self._next.clear()
+            self._chance.clear()
+
     def meet(self, verb: str) -> None:
         """Live through what is set for the verb. Raises DriverError."""
         if delay := self.delays.get(verb, 0.0):
