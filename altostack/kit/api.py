@@ -73,7 +73,8 @@ def load(
             query = query.with_for_update()
         row = call.session.execute(query).scalars().first()
     if row is None:
-        if rule is not None and call.runtime.service.dialect.refuse_first:
+        first = call.runtime.service.dialect.refuse_first
+        if rule is not None and (first(resource, op or "") if callable(first) else first):
             call.require(rule, call.params)
         raise call.runtime.service.dialect.not_found(resource, key)
     if rule is not None:

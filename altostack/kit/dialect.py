@@ -56,7 +56,8 @@ class Dialect:
     detail: lists are brief and ``<plural>/detail`` is long. lax: "1" may stand for 1 in bodies.
     target: ``(call, row or None) -> what policy rules see`` of a row, or of the caller's own scope for None, where a
     service's rules name it otherwise than by column. refuse_first: policy is asked even about a row that is not
-    there (about the path's parameters), so that whom a 403 awaits does not learn from a 404 which ids exist.
+    there (about the path's parameters), so that whom a 403 awaits does not learn from a 404 which ids exist; or
+    ``(resource, operation) -> bool``.
     open_bodies: keys that the schema does not know are let through (identity's historic habit); see `Resource.extra`.
     all_projects: the query word by which an admin asks for every project's rows; None = an admin always sees all.
     all_projects_strict: others who use the word get a 403, not just their own rows.
@@ -72,7 +73,7 @@ class Dialect:
     error: Callable[[ApiError, str], Any]
     policy_name: Callable[[Resource, str], str]
     target: Callable[[Call, Any], Mapping[str, Any]] | None = None
-    refuse_first: bool = False
+    refuse_first: bool | Callable[[Resource, str], bool] = False
     time: Callable[[datetime], str] = iso
     new_id: Callable[[], str] = dashed_uuid
     envelope: bool = True
