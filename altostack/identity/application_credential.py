@@ -186,7 +186,10 @@ def _shown_secret(call: Call, row: ApplicationCredential) -> Any:
 
 
 def _own(call: Call) -> Any:
-    return ApplicationCredential.user_id == call.params["user_id"]
+    """Lists show the path's user's; of a single one policy sees whose it really is, whatever the path says."""
+    if call.route.op == "list":
+        return ApplicationCredential.user_id == call.params["user_id"]
+    return sa.true()
 
 
 CREDENTIALS = Resource(

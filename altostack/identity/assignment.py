@@ -264,7 +264,7 @@ def _grant_routes() -> list[Route]:
                 plural = "s" if word == "list" else ""
                 name = f"{word}_system_grant{plural}_for_{actor}" if system else f"{word}_grant{plural}"
                 if system:
-                    check = rules.SYSTEM_READER if method == "GET" else rules.ADMIN
+                    check = rules.CLOUD_READER if method == "GET" else rules.CLOUD_ADMIN
                 found.append(
                     Route(
                         method=method, path=path, handler=handler, guard=False, policy=f"identity:{name}",

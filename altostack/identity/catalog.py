@@ -306,6 +306,6 @@ _REGION = struct(
 REGION_ROUTES = (
     Route(
         method="PUT", path="/regions/{region_id}", handler=put_region, policy="identity:create_region",
-        check=rules.ADMIN, body=struct("RegionPutBody", [("region", _REGION, True)], open=True), status=201,
+        check=rules.CLOUD_ADMIN, body=struct("RegionPutBody", [("region", _REGION, True)], open=True), status=201,
     ),
 )  # fmt: skip

@@ -99,6 +99,16 @@ def deletable(kind: str, row: Any) -> None:
         raise Forbidden(f"{kind.title()} {row.id} is immutable: set its option 'immutable' to false first.")
 
 
+def domain_of(call: Call, fields: dict[str, Any], rule: str) -> None:
+    """Fill in the domain that a body leaves out: the token's, else the default one.
+
+    Upstream's rule sees the body as it came, so a domain's manager must name the domain. Raises Forbidden.
+    """
+    if fields.get("domain_id") is None:
+        call.require(rule, {})
+        fields["domain_id"] = call.context.domain_id or DEFAULT_DOMAIN
+
+
 def in_scope(column: Any) -> Callable[[Call], Any]:
     """A domain's token lists that domain's rows alone."""
 

@@ -9,9 +9,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from altostack.identity import rules
 from altostack.identity.common import (
-    DEFAULT_DOMAIN,
     WORD,
     bump,
+    domain_of,
     existing,
     free,
     in_scope,
@@ -56,7 +56,7 @@ class Membership(IdentityRow):
 
 
 def create(call: Call, fields: dict[str, Any]) -> Group:
-    fields.setdefault("domain_id", call.context.domain_id or DEFAULT_DOMAIN)
+    domain_of(call, fields, "identity:create_group")
     fields["name"] = fields["name"].strip()
     row = Group(**fields)
     call.require("identity:create_group", row)
@@ -117,7 +117,8 @@ def list_groups(call: Call) -> Any:
     """The groups of one user."""
     user = load(call, USERS, rule=call.route.policy)
     mine = Group.id.in_(sa.select(Membership.group_id).where(Membership.user_id == user.id))
-    return page(call, GROUPS, brief=False, extra=(mine,))
+    own = call.context.domain_id
+    return page(call, GROUPS, brief=False, extra=(mine, sa.true() if own is None else Group.domain_id == own))
 
 
 def _both(call: Call) -> tuple[Group, User]:

@@ -76,8 +76,9 @@ def create(call: Call, fields: dict[str, Any]) -> Project:
     if fields.pop("is_domain", None):
         raise unbuilt("A project that acts as a domain (make a domain instead)")
     settings = call.runtime.settings or IdentitySettings()
-    if fields.get("domain_id", "") is None:
-        del fields["domain_id"]
+    if fields.get("domain_id") is None:
+        call.require("identity:create_project", {})
+        fields.pop("domain_id", None)
     fields["name"] = fields["name"].strip()
     parent = _parent(call, fields)
     fields.setdefault("domain_id", parent.domain_id if parent else call.context.domain_id or DEFAULT_DOMAIN)

@@ -25,7 +25,7 @@ from altostack.identity.common import (
 from altostack.identity.dialect import inexact, own_url
 from altostack.identity.domain import DOMAINS
 from altostack.identity.model import Extra, IdentityRow
-from altostack.kit.api import add, load
+from altostack.kit.api import add, load, view
 from altostack.kit.call import Call
 from altostack.kit.errors import BadRequest, Conflict, Forbidden, NotFound
 from altostack.kit.resource import Resource, field, key, private
@@ -167,6 +167,13 @@ ROLES = Resource(
 )
 
 
+def show(call: Call) -> Any:
+    row = peek(call, ROLES, call.params["role_id"])
+    existing(call, ROLES, row, call.params["role_id"])
+    call.require("identity:get_role" if row.domain_id is None else "identity:get_domain_role", row)
+    return {"role": view(call, ROLES, row)}
+
+
 # ---- implied roles
 
 
@@ -261,21 +268,22 @@ _ONE = "/roles/{role_id}/implies/{implied_role_id}"
 ROLE_ROUTES = tuple(
     Route(
         method=method, path=path, handler=handler, guard=path == "/role_inferences", policy=f"identity:{name}",
-        check=check, status=status,
+        check=check, status=status, resource=ROLES if handler is show else None, op="show" if handler is show else "",
     )
     for method, path, handler, name, check, status in (
-        ("GET", "/roles/{role_id}/implies", list_implied, "list_implied_roles", rules.SYSTEM_READER, 200),
-        ("GET", _ONE, show_implied, "get_implied_role", rules.SYSTEM_READER, 200),
-        ("HEAD", _ONE, check_implied, "check_implied_role", rules.SYSTEM_READER, 204),
-        ("PUT", _ONE, create_implied, "create_implied_role", rules.ADMIN, 201),
-        ("DELETE", _ONE, delete_implied, "delete_implied_role", rules.ADMIN, 204),
-        ("GET", "/role_inferences", list_inferences, "list_role_inference_rules", rules.SYSTEM_READER, 200),
+        ("GET", "/roles/{role_id}", show, "get_role", rules.SHOW_ROLE, 200),
+        ("GET", "/roles/{role_id}/implies", list_implied, "list_implied_roles", rules.CLOUD_READER, 200),
+        ("GET", _ONE, show_implied, "get_implied_role", rules.CLOUD_READER, 200),
+        ("HEAD", _ONE, check_implied, "check_implied_role", rules.CLOUD_READER, 204),
+        ("PUT", _ONE, create_implied, "create_implied_role", rules.CLOUD_ADMIN, 201),
+        ("DELETE", _ONE, delete_implied, "delete_implied_role", rules.CLOUD_ADMIN, 204),
+        ("GET", "/role_inferences", list_inferences, "list_role_inference_rules", rules.CLOUD_READER, 200),
     )
 )  # fmt: skip
 DOMAIN_ROLE_RULES = {
-    "identity:create_domain_role": rules.ADMIN,
-    "identity:update_domain_role": rules.ADMIN,
-    "identity:delete_domain_role": rules.ADMIN,
-    "identity:get_domain_role": rules.SYSTEM_READER,
-    "identity:list_domain_roles": rules.SYSTEM_READER,
+    "identity:create_domain_role": rules.CLOUD_ADMIN,
+    "identity:update_domain_role": rules.CLOUD_ADMIN,
+    "identity:delete_domain_role": rules.CLOUD_ADMIN,
+    "identity:get_domain_role": rules.CLOUD_READER,
+    "identity:list_domain_roles": rules.CLOUD_READER,
 }

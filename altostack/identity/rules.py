@@ -7,7 +7,10 @@ from __future__ import annotations
 
 ADMIN = "rule:admin_required"
 SYSTEM_READER = f"{ADMIN} or (role:reader and system_scope:all)"
-OWNER = f"{SYSTEM_READER} or rule:owner"
+OWNER = f"({SYSTEM_READER} or rule:owner) and domain_id:None"
+# What a domain's token is no good for, whatever its roles (upstream: scope types "system" and "project").
+CLOUD_ADMIN = f"({ADMIN}) and domain_id:None"
+CLOUD_READER = f"({SYSTEM_READER}) and domain_id:None"
 ADMIN_OR_OWNER = "rule:admin_or_owner"
 ANYBODY = "@"
 
@@ -70,25 +73,42 @@ DOMAINS = {
     "list": reader("target.domain.id"),
     "show": f"{SYSTEM_READER} or token.domain.id:%(target.domain.id)s"
     " or token.project.domain.id:%(target.domain.id)s",
-    "create": ADMIN,
-    "update": ADMIN,
-    "delete": ADMIN,
+    "create": CLOUD_ADMIN,
+    "update": CLOUD_ADMIN,
+    "delete": CLOUD_ADMIN,
 }
 ROLES = {
     "list": f"{SYSTEM_READER} or (role:manager and not domain_id:None)",
-    "show": f"{SYSTEM_READER} or (role:manager and rule:domain_managed_target_role)",
-    "create": ADMIN,
-    "update": ADMIN,
-    "delete": ADMIN,
+    "create": CLOUD_ADMIN,
+    "update": CLOUD_ADMIN,
+    "delete": CLOUD_ADMIN,
 }
-CATALOG = {"list": SYSTEM_READER, "show": SYSTEM_READER, "create": ADMIN, "update": ADMIN, "delete": ADMIN}
-REGIONS = {"list": ANYBODY, "show": ANYBODY, "create": ADMIN, "update": ADMIN, "delete": ADMIN}
-CREDENTIALS = {"list": OWNER, "show": OWNER, "create": "user_id:%(user_id)s", "delete": ADMIN_OR_OWNER}
+SHOW_ROLE = f"{SYSTEM_READER} or (role:manager and rule:domain_managed_target_role)"
+CATALOG = {
+    "list": CLOUD_READER,
+    "show": CLOUD_READER,
+    "create": CLOUD_ADMIN,
+    "update": CLOUD_ADMIN,
+    "delete": CLOUD_ADMIN,
+}
+REGIONS = {
+    "list": ANYBODY,
+    "show": ANYBODY,
+    "create": CLOUD_ADMIN,
+    "update": CLOUD_ADMIN,
+    "delete": CLOUD_ADMIN,
+}
+CREDENTIALS = {
+    "list": OWNER,
+    "show": OWNER,
+    "create": "user_id:%(user_id)s",
+    "delete": f"({ADMIN_OR_OWNER}) and domain_id:None",
+}
 _SELF = "user_id:%(target.user.id)s"
 ACCESS_RULES = {
-    "list": f"(role:reader and system_scope:all) or {_SELF}",
-    "show": f"(role:reader and system_scope:all) or {_SELF}",
-    "delete": f"(role:admin and system_scope:all) or {_SELF}",
+    "list": f"((role:reader and system_scope:all) or {_SELF}) and domain_id:None",
+    "show": f"((role:reader and system_scope:all) or {_SELF}) and domain_id:None",
+    "delete": f"((role:admin and system_scope:all) or {_SELF}) and domain_id:None",
 }
 
 LIST_GROUPS_FOR_USER = f"{reader('target.user.domain_id')} or user_id:%(user_id)s"
@@ -109,7 +129,7 @@ def _both(role: str) -> str:
     return "(" + " or ".join(_in_domain(role, *pair) for pair in _PAIRS) + ")"
 
 
-CHECK_GRANT = f"{ADMIN} or (((role:reader and system_scope:all) or {_both('reader')}) and {_OWN_ROLE})"
+CHECK_GRANT = f"{SYSTEM_READER} or ({_both('reader')} and {_OWN_ROLE})"
 LIST_GRANTS = f"{SYSTEM_READER} or {_both('reader')}"
 CHANGE_GRANT = (
     f"{ADMIN} or ({_both('admin')} and {_OWN_ROLE})"

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Mapped
 
 from altostack.identity import rules
 from altostack.identity.common import (
-    DEFAULT_DOMAIN,
     WORD,
     bump,
+    domain_of,
     free,
     in_scope,
     options,
@@ -60,8 +60,8 @@ class User(Extra, Worth, IdentityRow):
 
 
 def create(call: Call, fields: dict[str, Any]) -> User:
+    domain_of(call, fields, "identity:create_user")
     password = _hash(call, fields.pop("password", None))
-    fields.setdefault("domain_id", call.context.domain_id or DEFAULT_DOMAIN)
     fields["name"] = fields["name"].strip()
     fields["options"] = _options({}, fields.get("options", {}))
     row = User(**fields, password_hash=password)

@@ -81,6 +81,8 @@ def test_personas(keystone: Keystone) -> None:
     case("GET", f"/domains/{home['domain']}", None, 200, 200, 200, 200, 200)
     case("GET", f"/domains/{away['domain']}", None, 403, 403, 200, 200, 403)
     case("PATCH", f"/domains/{home['domain']}", {"domain": {"description": "d"}}, 403, 403, 403, 200, 403)
+    case("PATCH", f"/domains/{NOBODY}", {"domain": {"description": "d"}}, 404, 404, 404, 404, 404)
+    case("GET", f"/roles/{NOBODY}", None, 404, 404, 404, 404, 404)
     case("GET", "/roles", None, 200, 403, 200, 200, 403)
     case("GET", f"/roles/{role}", None, 200, 403, 200, 200, 403)
     case("GET", f"/roles/{admin}", None, 403, 403, 200, 200, 403)
@@ -114,8 +116,9 @@ def test_a_domains_token_sees_its_domain_alone(keystone: Keystone) -> None:
         assert home[kind] in ids and away[kind] not in ids, kind
     assert [d["id"] for d in keystone.call("GET", "/domains", token=token)["domains"]] == [home["domain"]]
     for kind in ("user", "project", "group"):
-        made = keystone.call("POST", f"/{kind}s", {kind: {"name": "made"}}, token=token)[kind]
-        assert made["domain_id"] == home["domain"]
+        assert keystone.status("POST", f"/{kind}s", {kind: {"name": "made"}}, token=token) == 403
+        body = {kind: {"name": "made", "domain_id": home["domain"]}}
+        assert keystone.call("POST", f"/{kind}s", body, token=token)[kind]["domain_id"] == home["domain"]
     found = keystone.call("GET", "/role_assignments", token=token)["role_assignments"]
     scopes = [next(iter(one["scope"].values()))["id"] for one in found]
     assert set(scopes) == {home["domain"], home["project"]}
