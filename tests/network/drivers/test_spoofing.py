@@ -183,6 +183,33 @@ def test_no_guest_advertises_anothers_ipv6_address(pair: tuple[Guest, Guest]) ->
     assert not arrives(a, b, ether(a.mac, "33:33:00:00:00:01", 0x86DD, said), target + b"\x02\x01")
 
 
+def test_fragments_of_two_tenants_never_meet(lab: Lab) -> None:
+    """Equal addresses, equal identification: halves from two networks do not make a whole."""
+    mine = [port(n, f"10.0.0.1{n}", groups=(OPEN.id,)) for n in (1, 2)]
+    theirs = [port(n + 2, f"10.0.0.1{n}", groups=(OPEN.id,)) for n in (1, 2)]
+    lab.converge(networks=(network(1, *mine), network(2, *theirs)), security_groups=(OPEN,))
+    a, b, c, d = (lab.guest(each) for each in (*mine, *theirs))
+    whole = udp(1000, 2000, b"x" * 24 + MARK)
+    first, rest = whole[:24], whole[24:]
+    more, offset = 0x2000, 3
+
+    def send(guest: Guest, target: Guest, number: int, *, last: bool) -> None:
+        part, where = (rest, offset) if last else (first, more)
+        guest.send(
+            ether(guest.mac, target.mac, 0x0800, ipv4(a.ip, b.ip, 17, part, number=number, offset=where))
+        )
+
+    with b.hears(MARK) as here:
+        send(a, b, 1, last=False)
+        send(a, b, 1, last=True)
+        assert here(), "halves of one sender do"
+    with b.hears(MARK) as here, d.hears(MARK) as there:
+        send(a, b, 2, last=False)
+        send(c, d, 2, last=True)
+        assert not here()
+        assert not there()
+
+
 def test_nothing_reaches_the_node_itself(lab: Lab, pair: tuple[Guest, Guest]) -> None:
     a, _ = pair
     with lab.kernel.netlink(lab.node) as netlink:
