@@ -41,6 +41,7 @@ def _when(call: Call, row: Attachment) -> str:
 
 
 _SINCE = Version(3, 27)
+_OWNER = f"role:service or {MEMBER}"  # compute attaches for the owner of a server
 
 
 def resource(complete: Any, **functions: Any) -> Resource:
@@ -49,7 +50,9 @@ def resource(complete: Any, **functions: Any) -> Resource:
         row=Attachment,
         name="attachment",
         owner=Attachment.project_id,
-        policy={"list": READER, "show": READER, "create": MEMBER, "update": MEMBER, "delete": MEMBER},
+        policy={
+            "list": READER, "show": READER, "create": _OWNER, "update": _OWNER, "delete": _OWNER,
+        },
         rules={
             "list": "volume:attachment_get_all", "show": "volume:attachment_get",
             "create": "volume:attachment_create", "update": "volume:attachment_update",
@@ -67,7 +70,7 @@ def resource(complete: Any, **functions: Any) -> Resource:
         },
         actions={
             "os-complete": Action(
-                run=complete, status=204, since=Version(3, 44), policy=MEMBER, rule="volume:attachment_complete"
+                run=complete, status=204, since=Version(3, 44), policy=_OWNER, rule="volume:attachment_complete"
             )
         },
         default_sort=(("created_at", True),),

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import ast
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
+import sqlalchemy as sa
+
 from altostack.kit import listing
 from altostack.kit.call import Call
 from altostack.kit.dialect import Dialect, iso_micro
 from altostack.kit.errors import ApiError, BadRequest, NotFound, OverQuota, TooLarge
-from altostack.kit.listing import equals, read_time
+from altostack.kit.listing import read_time
 from altostack.kit.policy import ADMIN, SERVICE
-from altostack.kit.resource import Column, Resource
+from altostack.kit.resource import Resource
 
 _FAULTS = {
     400: "badRequest", 401: "unauthorized", 403: "forbidden", 404: "itemNotFound", 405: "badMethod",
     409: "conflictingRequest", 413: "overLimit", 415: "badMediaType", 501: "notImplemented",
     503: "serviceUnavailable",
 }  # fmt: skip
-_COMPARE = ("gt", "gte", "eq", "neq", "lt", "lte")
+_COMPARE = {
+    "gt": operator.gt, "gte": operator.ge, "eq": operator.eq, "neq": operator.ne, "lt": operator.lt, "lte": operator.le,
+}  # fmt: skip
 _RETRY = {"Retry-After": "0"}
 
 
@@ -93,31 +99,25 @@ def too_large(size: int, limit: int) -> TooLarge:
 # ---- lists
 
 
-def filter_column(call: Call, column: Column, values: list[str]) -> Any:
-    """Equality; for times ``gt:2026-01-01T00:00:00`` and its kin, several with commas (3.60)."""
-    if column.attr not in ("created_at", "updated_at"):
-        return equals(column, values[-1:])
-    if not call.at_least("3.60"):
-        return None
-    found = []
-    for part in values[-1].split(","):
-        word, colon, text = part.partition(":")
-        if not colon or word not in _COMPARE:
-            raise BadRequest(f"Invalid {word or 'empty'} operator", field=column.wire)
-        try:
-            moment = read_time(text)
-        except ValueError as error:
-            raise BadRequest(f"Invalid {text} value", field=column.wire) from error
-        sql = column.sql
-        found.append(
-            {
-                "gt": sql > moment, "gte": sql >= moment, "lt": sql < moment, "lte": sql <= moment,
-                "eq": sql == moment, "neq": sql != moment,
-            }[word]
-        )  # fmt: skip
-    from sqlalchemy import and_
+def by_time(column: Any) -> Any:
+    """The filter ``created_at=gt:2026-01-01T00:00:00`` and its kin, several with commas (3.60)."""
 
-    return and_(*found)
+    def clause(call: Call, values: list[str]) -> Any:
+        if not call.at_least("3.60"):
+            return None
+        found = []
+        for part in values[-1].split(","):
+            word, colon, text = part.partition(":")
+            if not colon or word not in _COMPARE:
+                raise BadRequest(f"Invalid {word[:20] or 'empty'} operator", field=column.key)
+            try:
+                moment = read_time(text)
+            except ValueError as error:
+                raise BadRequest(f"Invalid {text[:40]} value", field=column.key) from error
+            found.append(_COMPARE[word](column, moment))
+        return sa.and_(*found)
+
+    return clause
 
 
 def strict(call: Call) -> bool:
@@ -138,10 +138,6 @@ def by_metadata(column: Any, since: str) -> Any:
     """The filter ``metadata={'key': 'value'}``, written as Python or JSON writes it."""
 
     def clause(call: Call, values: list[str]) -> Any:
-        import ast
-
-        from sqlalchemy import and_
-
         if not call.at_least(since):
             return None
         try:
@@ -152,7 +148,7 @@ def by_metadata(column: Any, since: str) -> Any:
             isinstance(part, str) and '"' not in part for pair in found.items() for part in pair
         ):
             raise invalid_input(f"metadata={values[-1][:80]} is not a dictionary of strings.", "metadata")
-        return and_(*(column[key].as_string() == value for key, value in found.items()))
+        return sa.and_(*(column[key].as_string() == value for key, value in found.items()))
 
     return clause
 
@@ -198,7 +194,6 @@ DIALECT = Dialect(
     lax=True,
     all_projects="all_tenants",
     strict_query=strict,
-    filter=filter_column,
     page_links=page_links,
     not_found=not_found,
     over_quota=413,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -79,11 +80,13 @@ def update(call: Call) -> Any:
         if name in ("tenant_id", "id", "force", "skip_validation"):
             continue
         if name in known:
-            if value != -1:
+            if value not in (-1, "-1"):
                 raise Unimplemented(f"Quota {name!r}: quotas of single volume types are not available here.")
             continue
         if name not in DEFAULTS:
             raise BadRequest(f"Bad key(s) in quota set: {name[:80]}", field=f"quota_set.{name[:80]}")
+        if isinstance(value, str) and re.fullmatch(r"-1|[0-9]{1,9}", value):
+            value = int(value)
         if not isinstance(value, int):
             raise BadRequest(
                 f"Quota {name!r} must be a whole number of at least -1, not {value[:40]!r}.",

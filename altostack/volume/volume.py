@@ -15,7 +15,7 @@ from altostack.kit.resource import Computed, Resource, Timed, field, key, privat
 from altostack.kit.versions import Version
 from altostack.volume import scheduler
 from altostack.volume.attachment import Attachment
-from altostack.volume.dialect import ALL, by_metadata, invalid_input, like, links
+from altostack.volume.dialect import ALL, by_metadata, by_time, invalid_input, like, links
 from altostack.volume.message import tell
 from altostack.volume.model import Status, VolumeRow
 from altostack.volume.neighbours import Compute, Image, RemoteError
@@ -359,6 +359,8 @@ def resource(**functions: Any) -> Resource:
             "bootable": _bootable,
             "metadata": by_metadata(Volume.meta, "3.0"),
             "name~": like(Volume.name),
+            "created_at": by_time(Volume.created_at),
+            "updated_at": by_time(Volume.updated_at),
             "volume_type": lambda call, values: Volume.volume_type_id.in_(
                 sa.select(VolumeType.id).where(
                     (VolumeType.id == values[-1]) | (VolumeType.name == values[-1])
