@@ -20,9 +20,9 @@ def volume_name(server_id: str, disk: Disk) -> str:
     return f"{server_id}-{disk.position}"
 
 
-def connector(host: str) -> dict[str, Any]:
-    """Where a volume is to be connected to."""
-    return {"host": host, "platform": "x86_64", "os_type": "linux", "multipath": False}
+def connector(host: str | None, device: str | None) -> dict[str, Any]:
+    """Where a volume is to be connected to, and the name it is to have there."""
+    return {"host": host, "platform": "x86_64", "os_type": "linux", "multipath": False, "mountpoint": device}
 
 
 class Build(ServerFlow):
@@ -124,7 +124,7 @@ class Build(ServerFlow):
             mine = next((one for one in held if one["volume_id"] == disk.volume_id), None)
             if mine is None:
                 with self.final():
-                    mine = volumes.attach(disk.volume_id, row.id, connector(row.host or ""), "rw")
+                    mine = volumes.attach(disk.volume_id, row.id, connector(row.host, disk.device), "rw")
             info = mine.get("connection_info") or {}
             if not info:
                 return wait(seconds=0.3)

@@ -31,7 +31,7 @@ class Devices(ServerFlow):
         )
         if mine is None:
             with self.final():
-                mine = self.near.volume.attach(disk.volume_id, row.id, connector(row.host or ""), "rw")
+                mine = self.near.volume.attach(disk.volume_id, row.id, connector(row.host, disk.device), "rw")
         info = mine.get("connection_info") or {}
         if not info:
             return wait(seconds=0.3)

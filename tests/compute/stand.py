@@ -88,8 +88,8 @@ class World:
         )  # fmt: skip
         assert answer.status == 204, answer.read()
 
-    def run(self, rounds: int = 30, *, agents: bool = True) -> None:
-        """Flows, agents and loops in turn, until nothing is due."""
+    def run(self, rounds: int = 10, *, agents: bool = True) -> None:
+        """Flows, agents and loops in turn, until nothing is due, or for some rounds where something always is."""
         for _ in range(rounds):
             ran = self.engine.drain()
             if agents:
@@ -100,7 +100,6 @@ class World:
                 loop.once()
             if ran + self.engine.drain() == 0:
                 return
-        raise AssertionError("it did not settle")
 
     def until(self, true: Callable[[], bool], seconds: float = 10.0) -> None:
         """Run until something holds; steps that wait for time need that."""
