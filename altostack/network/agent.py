@@ -36,7 +36,7 @@ from altostack.network.neighbours import ComputeApi, NetworkApi
 from altostack.network.wire import Desired, GroupState, NodeNetwork, NodePort, Owner, Report, Seen
 
 log = logging.getLogger(__name__)
-GROUP_PAUSE = 1.0  # seconds at least between two looks at security groups
+GROUP_PAUSE = 2.0  # seconds at least between two looks at security groups
 _RECHECK = 600.0  # seconds until the driver is told to look at the machine again
 
 
@@ -50,7 +50,8 @@ class _Group:
         self.members: dict[str, tuple[str, ...]] = {}
 
     def take(self, state: GroupState) -> None:
-        self.version, self.stateful, self.rules = state.version, state.stateful, state.rules
+        self.version, self.stateful = state.version, state.stateful
+        self.rules = self.rules if state.rules is None else state.rules
         if state.whole:
             self.members.clear()
         for port, addresses in state.members.items():
@@ -237,7 +238,7 @@ class Agent:
             ids = {
                 rule.remote_group_id
                 for state in answer.groups
-                for rule in state.rules
+                for rule in state.rules or ()
                 if rule.remote_group_id and rule.remote_group_id not in self._picture.groups
             } - set(known)
 

@@ -2,6 +2,7 @@
 
 A node's agent listens to ``network.node.<host>`` for what it carries, ids being ``port:<id>``, ``network:<id>`` and
 ``router:<id>``; every agent listens to ``network.groups`` for security groups, and ignores those it does not use.
+Members come and go with every port, so their bells are gathered first (``network.members``, `loops.relay`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from altostack.kit.bus import Bus
 from altostack.kit.call import Call
 
 GROUPS = "network.groups"
+MEMBERS = "network.members"
 NOTICES = "network.notices"
 TIDY = "network.tidy"
 
@@ -38,10 +40,16 @@ class Bells:
             self.node(host, *ids)
 
     def groups(self, ids: Iterable[str]) -> None:
-        """Security groups changed."""
-        found = tuple(ids)
-        if found:
-            self._after(lambda: self._bus.ring(GROUPS, *found))
+        """Security groups' rules changed."""
+        self._groups(GROUPS, tuple(ids))
+
+    def members(self, ids: Iterable[str]) -> None:
+        """Security groups have other members."""
+        self._groups(MEMBERS, tuple(ids))
+
+    def _groups(self, topic: str, ids: tuple[str, ...]) -> None:
+        if ids:
+            self._after(lambda: self._bus.ring(topic, *ids))
 
     def notices(self) -> None:
         """There is something to tell compute."""

@@ -114,12 +114,12 @@ def own(
     wants: list[ipam.Want],
     project: str = "",
     host: str = "",
-    name: str = "",
+    status: str = DOWN,
 ) -> Port:
     """A port for the service's own ends: no security, no groups. Raises LookupError when ``part`` has one."""
     port = Port(
         id=str(uuid.uuid4()), network_id=network.id, network_project_id=network.project_id, project_id=project,
-        device_owner=owner, device_id=device, name=name, part=part, port_security_enabled=False, fixed_ips=[],
+        device_owner=owner, device_id=device, part=part, status=status, port_security_enabled=False, fixed_ips=[],
         security_groups=[], allowed_address_pairs=[], extra_dhcp_opts=[], profile={}, mac_address="", host=host,
     )  # fmt: skip
     ipam.place(session, port, network, wants)

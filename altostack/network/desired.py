@@ -243,21 +243,27 @@ def groups(session: Session, known: dict[str, int]) -> Groups:
     found: list[GroupState] = []
     there: set[str] = set()
     for batch in chunks(sorted(known)):
-        rows = session.execute(sa.select(SecurityGroup).where(SecurityGroup.id.in_(batch))).scalars().all()
-        there |= {row.id for row in rows}
-        found += [_group(session, row, known[row.id]) for row in rows if row.version != known[row.id]]
+        query = sa.select(SecurityGroup.id, SecurityGroup.version, SecurityGroup.stateful)
+        for row in session.execute(query.where(SecurityGroup.id.in_(batch))).all():
+            there.add(row.id)
+            if row.version != known[row.id]:
+                found.append(_group(session, row, known[row.id]))
     return Groups(tuple(found), tuple(sorted(set(known) - there)))
 
 
-def _group(session: Session, row: SecurityGroup, known: int) -> GroupState:
+def _group(session: Session, row: Any, known: int) -> GroupState:
     changes = _since(session, row, known) if known else None
-    members = _members(session, row.id) if changes is None else changes
-    rules = tuple(rule_spec(rule) for rule in row.rules)
-    return GroupState(row.id, row.version, row.stateful, rules, members, changes is None)
+    if changes is None:
+        return GroupState(
+            row.id, row.version, row.stateful, _rules(session, row.id), _members(session, row.id), True
+        )
+    members = {port_id: tuple(addresses) for port_id, addresses in changes if port_id}
+    rules = None if all(port_id for port_id, _ in changes) else _rules(session, row.id)
+    return GroupState(row.id, row.version, row.stateful, rules, members, False)
 
 
-def _since(session: Session, row: SecurityGroup, known: int) -> dict[str, tuple[str, ...]] | None:
-    """The members that changed after version ``known``; None when that is no longer written down."""
+def _since(session: Session, row: Any, known: int) -> list[tuple[str, list[str]]] | None:
+    """What came after version ``known``; None when that is no longer written down."""
     if not 0 < row.version - known <= _MANY:
         return None
     query = (
@@ -267,10 +273,13 @@ def _since(session: Session, row: SecurityGroup, known: int) -> dict[str, tuple[
         )
         .order_by(GroupChange.version)
     )
-    changes = session.execute(query).all()
-    if len(changes) != row.version - known:
-        return None
-    return {port_id: tuple(addresses) for port_id, addresses in changes if port_id}
+    changes = [(port_id, addresses) for port_id, addresses in session.execute(query)]
+    return changes if len(changes) == row.version - known else None
+
+
+def _rules(session: Session, group_id: str) -> tuple[RuleSpec, ...]:
+    query = sa.select(Rule).where(Rule.security_group_id == group_id).order_by(Rule.created_at, Rule.id)
+    return tuple(rule_spec(rule) for rule in session.execute(query).scalars())
 
 
 def _members(session: Session, group_id: str) -> dict[str, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from altostack.kit.resource import Computed, Resource
 from altostack.network import access, address, binding, ipam, tag
 from altostack.network.bells import bells
 from altostack.network.dialect import in_use
-from altostack.network.model import DOWN, assign, changed
+from altostack.network.model import DOWN, NOT_APPLICABLE, assign, changed
 from altostack.network.network import visible_network
 from altostack.network.port import FLOATING_IP, PORTS, ROUTER_INTERFACE
 from altostack.network.rows import Allocation, FloatingIP, Network, Port, Router
@@ -44,6 +44,7 @@ def _create(call: Call, fields: dict[str, Any]) -> FloatingIP:
             owner=FLOATING_IP,
             device=floating.id,
             wants=wants,
+            status=NOT_APPLICABLE,
         )
     except ApiError as error:
         if error.kind != "IpAddressGenerationFailure":

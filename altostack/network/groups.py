@@ -107,7 +107,7 @@ def enroll(
     touched = sorted((before ^ after) | (before & after if moved else set()))
     for one in touched:
         version_up(session, one, port_id=port.id, addresses=reach(port) if one in after else ())
-    bells.groups(touched)
+    bells.members(touched)
     if set(port.security_groups or []) != after:
         port.security_groups = sorted(after)
 

@@ -15,7 +15,7 @@ from altostack.kit.db import utcnow
 from altostack.kit.reconcile import Loop
 from altostack.kit.service import Runtime
 from altostack.network import binding, interface, network, router
-from altostack.network.bells import NOTICES, TIDY, Bells
+from altostack.network.bells import GROUPS, MEMBERS, NOTICES, TIDY, Bells
 from altostack.network.neighbours import ComputeApi
 from altostack.network.rows import GroupChange, Network, Notice, Port, Presence, Router, Subnet
 
@@ -29,8 +29,17 @@ def loops(runtime: Runtime) -> tuple[Loop, ...]:
     """The loops of the work role."""
     return (
         Loop("network-notices", lambda ids: tell(runtime), interval=5.0, topics=(NOTICES,), settle=0.02),
+        Loop(
+            "network-relay", lambda ids: relay(runtime, ids), interval=3600.0, topics=(MEMBERS,), settle=0.3
+        ),
         Loop("network-tidy", lambda ids: tidy(runtime), interval=60.0, topics=(TIDY,), settle=0.1),
     )
+
+
+def relay(runtime: Runtime, ids: tuple[str, ...]) -> None:
+    """Pass on which groups have other members, a few times a second however many ports come and go."""
+    if ids:
+        runtime.bus.ring(GROUPS, *ids)
 
 
 # ---- notices

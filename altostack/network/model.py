@@ -13,7 +13,7 @@ from altostack.kit import db, flow, quota
 from altostack.kit.db import Row, utcnow
 from altostack.kit.resource import field
 
-ACTIVE, DOWN, ERROR = "ACTIVE", "DOWN", "ERROR"
+ACTIVE, DOWN, ERROR, NOT_APPLICABLE = "ACTIVE", "DOWN", "ERROR", "N/A"
 
 
 class NetworkRow(Row):

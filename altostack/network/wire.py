@@ -38,13 +38,13 @@ class GroupState(msgspec.Struct, frozen=True):
     """A security group at ``version``.
 
     ``members`` maps port -> addresses: all of them if ``whole``, else those that changed since the version that the
-    node knew; none means that the port left.
+    node knew; none means that the port left. ``rules`` None: they are as they were.
     """
 
     id: str
     version: int
     stateful: bool
-    rules: tuple[RuleSpec, ...]
+    rules: tuple[RuleSpec, ...] | None
     members: dict[str, tuple[str, ...]]
     whole: bool
 

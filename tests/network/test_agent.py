@@ -115,7 +115,8 @@ def test_a_delta_holds_what_changed_and_no_more(net: Net) -> None:
 def test_bells_name_what_changed(net: Net) -> None:
     heard: list[str] = []
     net.bus.listen("network.node.node-1", lambda ids: heard.extend(ids))
-    net.bus.listen("network.groups", lambda ids: heard.extend(ids))
+    net.bus.listen("network.groups", lambda ids: heard.extend(f"rules:{one}" for one in ids))
+    net.bus.listen("network.members", lambda ids: heard.extend(f"members:{one}" for one in ids))
     network, subnet = net.lan()
 
     def rang(*wanted: str) -> None:
@@ -126,20 +127,21 @@ def test_bells_name_what_changed(net: Net) -> None:
         heard.clear()
 
     port = bound(net, network)
-    rang(f"port:{port['id']}", f"network:{network}", port["security_groups"][0])
+    group = port["security_groups"][0]
+    rang(f"port:{port['id']}", f"network:{network}", f"members:{group}")
     net.put("port", port["id"], security_groups=[])
-    rang(f"port:{port['id']}", port["security_groups"][0])
+    rang(f"port:{port['id']}", f"members:{group}")
     net.put("subnet", subnet, dns_nameservers=["9.9.9.9"])
     rang(f"network:{network}")
     net.put("network", network, admin_state_up=False)
     rang(f"network:{network}")
     net.make(
         "security_group_rule",
-        security_group_id=port["security_groups"][0],
+        security_group_id=group,
         direction="ingress",
         protocol="tcp",
     )
-    rang(port["security_groups"][0])
+    rang(f"rules:{group}")
     net.drop("port", port["id"], "service")
     rang(f"port:{port['id']}", f"network:{network}")
     assert net.no("POST", "ports", {"port": {"network_id": network, "mac_address": "x"}})[0] == 400
@@ -529,6 +531,10 @@ def test_loops_do_it_by_themselves(net: Net) -> None:
         assert net.compute.events[0]["tag"] == port
         assert [r.id for r in driver.desired.routers] == [router]
         assert door.resolver is not None
+        later = net.make("port", network_id=network)["fixed_ips"][0]["ip_address"]
+        while later not in driver.desired.security_groups[0].members and time.monotonic() < end:
+            time.sleep(0.02)
+        assert later in driver.desired.security_groups[0].members
     finally:
         for loop in running:
             loop.stop()
