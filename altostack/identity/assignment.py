@@ -207,11 +207,11 @@ def _granter(inherited: bool) -> Handler:
         if own is not None:
             if grant.target == "system":
                 raise BadRequest("A domain's own role cannot be granted on the system.", field="role_id")
-            where = grant.rows[grant.target]
-            if own != (where.domain_id if grant.target == "project" else where.id):
+            project = grant.rows.get("project")
+            if project is not None and own != project.domain_id:
                 raise Forbidden(
-                    f"{grant.target.title()} {where.id} must be in the same domain as the role "
-                    f"{grant.rows['role'].id} being assigned."
+                    f"Project {project.id} must be in the same domain as the role {grant.rows['role'].id} being "
+                    f"assigned."
                 )
         if call.session.get(Assignment, grant.id) is None:
             call.session.add(Assignment(id=grant.id, **grant.values))
