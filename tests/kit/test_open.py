@@ -63,6 +63,15 @@ def test_rules_see_the_services_own_target(toy: Toy) -> None:
     assert refused(toy, "GET", f"/v1/widgets/{large}", version="1.3", who="other") == 403
 
 
+def test_a_refusal_may_come_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dialect = replace(SERVICE.dialect, refuse_first=lambda resource, op: op != "delete")
+    monkeypatch.setattr(toys, "SERVICE", replace(SERVICE, resources=(WIDGETS,), dialect=dialect))
+    toy = Toy(tmp_path)
+    assert refused(toy, "DELETE", f"/v1/widgets/{UNKNOWN}", who="reader") == 404
+    assert refused(toy, "PUT", f"/v1/widgets/{UNKNOWN}", {"widget": {"name": "x"}}, who="reader") == 403
+    toy.close()
+
+
 def test_a_refusal_does_not_tell_which_ids_exist(toy: Toy) -> None:
     assert refused(toy, "GET", f"/v1/widgets/{UNKNOWN}", version="1.3", who="other") == 403
     assert refused(toy, "GET", f"/v1/widgets/{UNKNOWN}", version="1.3", who="admin") == 404
