@@ -7,6 +7,7 @@ typed class in that service's own ``neighbours.py``, on top of `Client`.
 from __future__ import annotations
 
 import io
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +19,9 @@ import msgspec
 
 from altostack.kit import context as contexts
 from altostack.kit.auth import NODE_HEADER
+from altostack.kit.db import writing
 
+log = logging.getLogger(__name__)
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
@@ -276,6 +279,14 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Response:
         """Send a request and return the answer with its body unread. Raises RemoteError(0) when there is none."""
+        if writing():
+            log.error(
+                "%s %s %s is asked while a write transaction is open",
+                self.service,
+                method,
+                path,
+                stack_info=True,
+            )
         sent = {"Accept": "application/json", **(headers or {})}
         if contexts.request_id():
             sent["X-Openstack-Request-Id"] = contexts.request_id()

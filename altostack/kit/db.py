@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,6 +112,23 @@ def collided(error: BaseException) -> bool:
     return "database is locked" in str(original) or "database table is locked" in str(original)
 
 
+_open_writes = threading.local()
+
+
+def writing() -> bool:
+    """Whether this thread holds a write transaction. Nobody may wait for a neighbour then: the neighbour, or whoever
+    it waits for, may need this very lock."""
+    return getattr(_open_writes, "count", 0) > 0
+
+
+def _count(change: int) -> Callable[[sa.Connection], None]:
+    def event_of(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get(_WRITE):
+            _open_writes.count = max(0, getattr(_open_writes, "count", 0) + change)
+
+    return event_of
+
+
 class Database:
     """One service's database.
 
@@ -123,6 +141,8 @@ class Database:
         self._durable = durable
         self.engine = self._engine(self.url, pool)
         self._writer = self.engine.execution_options(**{_WRITE: True})
+        for name, change in (("begin", 1), ("commit", -1), ("rollback", -1)):
+            event.listen(self._writer, name, _count(change))
 
     @property
     def dialect(self) -> str:
