@@ -313,7 +313,8 @@ class ComputeDriver(Protocol):
         ...
 
     def keep_old_disk(self, guest_id: str) -> None:
-        """Before a resize: keep a copy of the root disk. Raises WrongState unless off, ImageMissing."""
+        """Before a resize: keep a copy of the root disk, if the guest has one of its own. Raises WrongState
+        unless off."""
         ...
 
     def grow_disk(self, guest_id: str, size_gib: int) -> None:
@@ -366,7 +367,7 @@ class ComputeDriver(Protocol):
 
     def events(self, callback: EventCallback) -> Callable[[], None]:
         """Call back on every change of power; returns the function that ends it. The callback runs in the
-        driver's own thread: it must be short and must not call the driver."""
+        driver's own thread: it must be short and must not call the driver. Events come from the first verb on."""
         ...
 
     def close(self) -> None:

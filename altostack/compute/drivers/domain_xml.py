@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -295,10 +296,15 @@ def _disk(path: Path, form: str, *, target: str, alias: str, serial: str) -> Ele
 
 
 def _backing(path: Path, form: str) -> Element:
-    """The base image, named outright so that nobody guesses a format from bytes that a tenant wrote."""
+    """The base image, named outright so that nobody guesses a format from bytes that a tenant wrote.
+
+    One that everybody may read keeps its owner: guests share it, and none should be able to write it.
+    """
     backing = Element("backingStore", type="file")
     SubElement(backing, "format", type=form)
-    SubElement(backing, "source", file=str(path))
+    source = SubElement(backing, "source", file=str(path))
+    if path.exists() and path.stat().st_mode & stat.S_IROTH:
+        SubElement(source, "seclabel", model="dac", relabel="no")
     SubElement(backing, "backingStore")
     return backing
 

@@ -75,7 +75,7 @@ class Link:
         return connection
 
     def listen(self, callback: EventCallback) -> Callable[[], None]:
-        self.connection()
+        """Events come while connected, that is from the first verb on."""
         self._callbacks.append(callback)
 
         def stop() -> None:

@@ -323,7 +323,7 @@ class SimulatedDriver:
         with self._lock:
             guest = self._expect(guest_id, Power.SHUTOFF)
             if guest.old_root_gib is None:
-                self._keep(replace(guest, old_root_gib=_root(guest)))
+                self._keep(replace(guest, old_root_gib=guest.root_gib))
 
     @_verb
     def grow_disk(self, guest_id: str, size_gib: int) -> None:

@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from altostack.compute.drivers.simulated import SimulatedDriver
+from altostack.image.starter import build
 from tests.compute.drivers.bench import Bench, LibvirtBench, SimulatedBench
 
 
@@ -23,22 +25,19 @@ def simulated(tmp_path: Path) -> Bench:
 
 
 @pytest.fixture(scope="session")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from altostack.image.starter import build
-
-    return build(tmp_path_factory.mktemp("starter") / "starter.qcow2").path
-
-
-@pytest.fixture(scope="session")
-def libvirt_node(tmp_path_factory: pytest.TempPathFactory, starter: Path) -> Iterator[LibvirtBench]:
+def libvirt_node() -> Iterator[LibvirtBench]:
     if os.geteuid() != 0 or shutil.which("libvirtd") is None:
         pytest.skip("needs root and libvirtd")
     pytest.importorskip("libvirt")
+    # Not under pytest's own folder: nobody but its owner may pass through that, and QEMU runs as another user.
+    folder = Path(tempfile.mkdtemp(prefix="altocd-"))
+    folder.chmod(0o711)
+    image = build(folder / "starter.qcow2").path
     netns = f"altocd-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", netns], check=True)
     bench = LibvirtBench(
         driver=None,  # type: ignore[arg-type]  # made below, from the bench itself
-        folder=tmp_path_factory.mktemp("node"), image=starter, simulated=False, netns=netns,
+        folder=folder, image=image, simulated=False, netns=netns,
     )  # fmt: skip
     try:
         bench.driver = bench.reopened()
@@ -53,6 +52,7 @@ def libvirt_node(tmp_path_factory: pytest.TempPathFactory, starter: Path) -> Ite
         left = bench.processes(str(bench.folder))
         for pid in left:
             os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder)
         assert not left
 
 

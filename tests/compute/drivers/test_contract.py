@@ -90,6 +90,11 @@ def test_boot_from_volume(bench: Bench) -> None:
     assert bench.driver.guest(spec.id).volumes[spec.volumes[1].volume_id] == "/dev/vda"
     with pytest.raises(Unsupported, match="volume"):
         bench.driver.snapshot(spec.id, bench.folder / "no.qcow2")
+    bench.driver.stop(spec.id, timeout_s=0)
+    bench.driver.keep_old_disk(spec.id)
+    bench.driver.revert_disk(spec.id)
+    with pytest.raises(ImageMissing):
+        bench.driver.grow_disk(spec.id, 2)
 
 
 def test_pause_and_unpause(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import random
 import signal
 import subprocess
@@ -231,6 +232,15 @@ def test_no_port_is_open_and_no_stranger_counted(libvirt: LibvirtBench) -> None:
         assert spec.id in libvirt.driver.guests()
     finally:
         other.close()
+
+
+def test_the_hypervisor_is_not_root_and_shares_only_what_it_reads(libvirt: LibvirtBench) -> None:
+    user = pwd.getpwnam("libvirt-qemu").pw_uid
+    spec = libvirt.started()
+    (pid,) = libvirt.processes(spec.id)
+    assert Path(f"/proc/{pid}").stat().st_uid == user
+    assert (libvirt.folder / "guests" / spec.id / "disk.qcow2").stat().st_uid == user
+    assert libvirt.image.stat().st_uid == 0
 
 
 def test_what_is_missing_is_named(libvirt: LibvirtBench) -> None:
