@@ -112,6 +112,7 @@ class Guest:
         self.port = port
         self.mac = port.mac
         self.space = f"{lab.prefix}g-{port.tap}"
+        lab.guests.append(self)
         lab.kernel.create(self.space)
         lab.kernel.sysctl(
             self.space, {"ipv6/conf/default/accept_dad": "0", "ipv6/conf/default/router_solicitations": "0"}
@@ -142,7 +143,7 @@ class Guest:
         """Whether an address answers."""
         return pings(self.space, address)
 
-    def reaches(self, address: str, port: int, *, source: str | None = None) -> bool:
+    def reaches(self, address: str, port: int, *, source: int = 0) -> bool:
         """Whether a TCP connection comes about and carries data."""
         return reaches(self.lab.kernel, self.space, address, port, source=source)
 
@@ -246,9 +247,7 @@ class Lab:
 
     def guest(self, port: PortSpec, *, configure: bool = True, mtu: int = 1450) -> Guest:
         """Start a machine on a port; ``configure``: with its addresses set by hand."""
-        guest = Guest(self, self.node, port, configure=configure, mtu=mtu)
-        self.guests.append(guest)
-        return guest
+        return Guest(self, self.node, port, configure=configure, mtu=mtu)
 
     def serve(self, space: str, port: int, host: str = "0.0.0.0") -> None:
         """Echo on TCP inside a namespace."""
@@ -304,7 +303,7 @@ def pings(space: str, address: str) -> bool:
     return run(space, "ping", "-n", "-c", "2", "-i", "0.2", "-W", "0.5", address).returncode == 0
 
 
-def connect(kernel: Kernel, space: str, address: str, port: int, source: str | None = None) -> socket.socket:
+def connect(kernel: Kernel, space: str, address: str, port: int, source: int = 0) -> socket.socket:
     """A TCP connection from a namespace."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with kernel.inside(space):
@@ -312,7 +311,7 @@ def connect(kernel: Kernel, space: str, address: str, port: int, source: str | N
     try:
         connection.settimeout(0.6)
         if source:
-            connection.bind((source, 0))
+            connection.bind(("", source))
         connection.connect((address, port))
     except OSError:
         connection.close()
@@ -330,7 +329,7 @@ def talks(connection: socket.socket) -> bool:
         return False
 
 
-def reaches(kernel: Kernel, space: str, address: str, port: int, *, source: str | None = None) -> bool:
+def reaches(kernel: Kernel, space: str, address: str, port: int, *, source: int = 0) -> bool:
     """Whether a TCP connection to an echo comes about and carries data."""
     try:
         with connect(kernel, space, address, port, source) as connection:
