@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 from msgspec import inspect
+
+# What patterns ask for: ids, names in capitals, names of one's own.
+_WORDS = ("00000000-0000-4000-8000-00000000dead", "X", "CUSTOM_X", "1")
 
 
 def sample(kind: Any) -> Any:
@@ -20,7 +24,8 @@ def _of(info: inspect.Type, depth: int) -> Any:
         case inspect.StructType() | inspect.TypedDictType() | inspect.DataclassType():
             return {f.encode_name: _of(f.type, depth + 1) for f in info.fields if f.required}
         case inspect.StrType():
-            return "x" * max(1, info.min_length or 1)
+            plain = "x" * max(1, info.min_length or 1)
+            return next((word for word in (plain, *_WORDS) if re.search(info.pattern or "", word)), plain)
         case inspect.IntType():
             return max(1 if info.ge is None else info.ge, 1 if info.gt is None else info.gt + 1)
         case inspect.FloatType():
@@ -31,6 +36,8 @@ def _of(info: inspect.Type, depth: int) -> Any:
             return None
         case inspect.ListType() | inspect.SetType() | inspect.VarTupleType():
             return [_of(info.item_type, depth + 1)] * (info.min_length or 0)
+        case inspect.DictType(min_length=int(least)) if least > 0:
+            return {_of(info.key_type, depth + 1): _of(info.value_type, depth + 1)}
         case inspect.DictType() | inspect.AnyType():
             return {}
         case inspect.UnionType():
