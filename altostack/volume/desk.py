@@ -12,6 +12,7 @@ from altostack.kit.api import wake
 from altostack.kit.call import Call
 from altostack.kit.policy import NODE
 from altostack.kit.route import Route
+from altostack.volume.model import Status
 from altostack.volume.node import heard
 from altostack.volume.snapshot import Snapshot
 from altostack.volume.volume import Volume
@@ -84,12 +85,14 @@ def desired(call: Call) -> Any:
 def observed(call: Call) -> Any:
     """POST: capacity (a heartbeat), what became of wishes, and what is there; answers what of that nobody owns."""
     host, sent = call.params["host"], call.body
-    if sent.capacity is not None:
-        heard(call, host, sent.capacity)
+    back = sent.capacity is not None and heard(call, host, sent.capacity)
+    if back:  # volumes may have waited for any node to come up
+        waiting = sa.select(Volume.id).where(Volume.host.is_(None), Volume.status == Status.CREATING)
+        flow.poke(call.session, *call.session.scalars(waiting))
     for row, seen in ((Volume, sent.volumes), (Snapshot, sent.snapshots)):
         for one in seen:
             _record(call, row, host, one)
-    if sent.volumes or sent.snapshots:
+    if back or sent.volumes or sent.snapshots:
         wake(call)
     return {"orphans": _orphans(call, sent.present) if sent.present else {"volumes": [], "snapshots": []}}
 

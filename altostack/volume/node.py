@@ -58,17 +58,19 @@ def silence(runtime: Runtime, session: Session, host: str) -> float:
     return float("inf") if seen is None else runtime.clock() - seen
 
 
-def heard(call: Call, host: str, stats: Any) -> None:
-    """Record a node's heartbeat with its capacity."""
+def heard(call: Call, host: str, stats: Any) -> bool:
+    """Record a node's heartbeat with its capacity; whether it is new or was silent."""
     session = call.session
     row = session.scalars(sa.select(StorageNode).where(StorageNode.host == host).with_for_update()).first()
     if row is None:
         row = StorageNode(id=dashed_uuid(), host=host, seen_at=0.0)
         session.add(row)
+    back = not _up(call.runtime, row)
     row.seen_at = call.runtime.clock()
     row.total_gib, row.free_gib = stats.total_gib, stats.free_gib
     row.provisioned_gib = stats.provisioned_gib
     session.flush()
+    return back
 
 
 def capabilities(runtime: Runtime, row: StorageNode) -> dict[str, Any]:

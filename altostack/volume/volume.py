@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, foreign, relationship
 
 from altostack.kit.call import Call
-from altostack.kit.flow import Failed, Flow, Next, done, hop, sleep, step, wait
+from altostack.kit.flow import Failed, Flow, Next, done, hop, step, wait
 from altostack.kit.policy import ADMIN, MEMBER, READER
 from altostack.kit.resource import Computed, Resource, Timed, field, key, private
 from altostack.kit.versions import Version
@@ -81,7 +81,7 @@ class VolumeLife(Flow[Volume]):
                 self.row.host, self.row.service_uuid = self._place()
             except scheduler.NoNode as reason:
                 if reason.soon and self.runtime.clock() - since < settings(self.runtime).start_timeout:
-                    return sleep(0.5)
+                    return wait(seconds=1.0)
                 raise Failed(f"schedule allocate volume:{reason}") from reason
             self.say(f"on storage node {self.row.host}")
         if self.row.source.get("kind") == "image":

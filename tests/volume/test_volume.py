@@ -291,6 +291,20 @@ def test_no_node_at_all(tmp_path: Path) -> None:
     world.close()
 
 
+def test_a_node_that_comes_up_is_used_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path, hosts=())
+    key = world.make()
+    world.settle()
+    late = World(tmp_path / "late", hosts=("n1",))
+    agent = late.agents["n1"]
+    agent._client = world.lone.client
+    world.agents["n1"] = agent
+    world.settle()
+    assert world.status(key) == "available"
+    late.close()
+    world.close()
+
+
 def test_no_node_fits_and_the_message_says_why(tmp_path: Path) -> None:
     world = World(tmp_path, hosts=("n1", "n2"), overcommit=1.0)
     world.call("PUT", "/os-services/disable-log-reason",
