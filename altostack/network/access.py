@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import InvalidRequestError
 
 from altostack.kit.call import Call, own_scope
 from altostack.kit.errors import BadRequest
@@ -101,6 +102,16 @@ def project(call: Call, fields: dict[str, Any]) -> str:
 def scope(call: Call, project_id: str, **more: Any) -> dict[str, Any]:
     """The policy target of a row that is still to be made."""
     return own_scope(call.context) | {"project_id": project_id, "tenant_id": project_id} | more
+
+
+def lock(call: Call, resource: Resource, row: Any) -> None:
+    """Make this transaction the only one that changes ``row`` until it ends. Raises the 404 if it is gone meanwhile."""
+    if call.runtime.db.dialect == "sqlite":
+        return  # a SQLite writer is alone already
+    try:
+        call.session.refresh(row, with_for_update=True)
+    except InvalidRequestError as error:
+        raise call.runtime.service.dialect.not_found(resource, row.id) from error
 
 
 def attributes(

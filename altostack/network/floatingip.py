@@ -19,6 +19,7 @@ from altostack.network.dialect import in_use
 from altostack.network.model import DOWN, NOT_APPLICABLE, assign, changed
 from altostack.network.network import visible_network
 from altostack.network.port import FLOATING_IP, PORTS, ROUTER_INTERFACE
+from altostack.network.router import ROUTERS
 from altostack.network.rows import Allocation, FloatingIP, Network, Port, Router
 
 
@@ -83,8 +84,7 @@ def _refused(message: str, field: str) -> BadRequest:
 
 def _update(call: Call, floating: FloatingIP, fields: dict[str, Any]) -> None:
     session = call.session
-    if call.runtime.db.dialect != "sqlite":
-        session.refresh(floating, with_for_update=True)
+    access.lock(call, FLOATING_IPS, floating)
     if "description" in fields:
         assign(floating, {"description": fields["description"]})
     if not {"port_id", "fixed_ip_address"} & set(fields):
@@ -175,6 +175,12 @@ def _router(call: Call, port: Port, subnet_id: str, external_id: str) -> Router:
             f"External network {external_id} is not reachable from subnet {subnet_id}. Therefore, cannot associate "
             f"Port {port.id} with a Floating IP.", kind="ExternalGatewayForFloatingIPNotFound", field="port_id",
         )  # fmt: skip
+    access.lock(call, ROUTERS, router)
+    if router.gateway_network_id != external_id:
+        raise in_use(
+            "RouterExternalGatewayInUseByFloatingIp",
+            f"Router {router.id} is just losing its gateway; try again.",
+        )
     return router
 
 

@@ -183,8 +183,7 @@ def _wants(call: Call, network: Network, fixed: list[Any] | None, *, router: boo
 
 def _update(call: Call, port: Port, fields: dict[str, Any]) -> None:
     session, ring = call.session, bells(call)
-    if call.runtime.db.dialect != "sqlite":
-        session.refresh(port, with_for_update=True)
+    access.lock(call, PORTS, port)
     _plain(fields)
     network = visible_network(call, port.network_id, everywhere=True)
     trusted = fields.get("device_owner", "").startswith(_OWN)
@@ -265,6 +264,7 @@ def _delete(call: Call, port: Port) -> None:
             "ServicePortInUse",
             f"Port {port.id} cannot be deleted directly via the port API: has device owner {port.device_owner}.",
         )
+    access.lock(call, PORTS, port)
     binding.erase(call.session, bells(call), port)
 
 

@@ -172,8 +172,7 @@ def _create(call: Call, fields: dict[str, Any]) -> Router:
 
 def _update(call: Call, router: Router, fields: dict[str, Any]) -> None:
     session = call.session
-    if call.runtime.db.dialect != "sqlite":
-        session.refresh(router, with_for_update=True)
+    access.lock(call, ROUTERS, router)
     scope = {"project_id": router.project_id, "tenant_id": router.project_id}
     access.attributes(call, ROUTERS, "update", fields, scope)
     _gateway_policy(call, "update", fields, scope)
@@ -212,6 +211,7 @@ def _routes(call: Call, router: Router, value: list[Any]) -> list[dict[str, Any]
 
 def _delete(call: Call, router: Router) -> None:
     session, ring = call.session, bells(call)
+    access.lock(call, ROUTERS, router)
     if any(port.device_owner == interface.INTERFACE for port in interface.feet(session, router.id)):
         raise in_use("RouterInUse", f"Router {router.id} still has ports")
     host = router.host
@@ -223,9 +223,15 @@ def _delete(call: Call, router: Router) -> None:
 
 
 def _add(call: Call, router: Router) -> dict[str, Any]:
+    access.lock(call, ROUTERS, router)
     found = interface.add(call, router)
     settle(call.session, bells(call), router)
     return found
+
+
+def _remove(call: Call, router: Router) -> dict[str, Any]:
+    access.lock(call, ROUTERS, router)
+    return interface.remove(call, router)
 
 
 ROUTERS = Resource(
@@ -242,7 +248,7 @@ ROUTERS = Resource(
             run=_add, path="add_router_interface", body=interface.Interface, rule="add_router_interface"
         ),
         "remove_router_interface": Action(
-            run=interface.remove, path="remove_router_interface", body=interface.Interface,
+            run=_remove, path="remove_router_interface", body=interface.Interface,
             rule="remove_router_interface",
         ),
     },

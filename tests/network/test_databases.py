@@ -15,7 +15,7 @@ from tests.network.test_addresses import Rivals
 from tests.network.test_ports import bound
 from tests.network.test_routers import way_out
 
-pytestmark = pytest.mark.databases
+pytestmark = [pytest.mark.databases, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(params=["postgres_url", "mariadb_url"])

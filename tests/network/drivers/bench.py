@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -106,6 +107,7 @@ def newcomers(driver: NetworkDriver) -> None:
 
 def main() -> None:
     """Measure both drivers."""
+    print("load average", *os.getloadavg())
     with tempfile.TemporaryDirectory() as folder:
         for size in (0, 200, 1000):
             driver = LinuxDriver(
