@@ -26,10 +26,13 @@ def document(service: Service, *, version: str = "1") -> dict[str, Any]:
     """The OpenAPI document of ``service`` at its newest microversion. Deterministic: two calls are equal."""
     newest = service.ladder.high if service.ladder else None
     routes = sorted(api.routes(service), key=lambda r: (_path(service, r), r.method, r.word or ""))
-    kinds = {_path(service, r) + r.method + (r.word or ""): r.kind(newest) for r in routes}
-    types = [kind for kind in kinds.values() if kind is not None]
-    schemas, components = msgspec.json.schema_components(types, ref_template=_REF, schema_hook=_other)
-    by_route = dict(zip((name for name, kind in kinds.items() if kind is not None), schemas, strict=True))
+    components: dict[str, Any] = {}
+    by_route: dict[str, Any] = {}
+    for route in routes:
+        kind = route.kind(newest)
+        if kind is not None:
+            key = _path(service, route) + route.method + (route.word or "")
+            by_route[key] = _described(kind, components, _slug(key))
     for resource in service.resources:
         components[_title(resource)] = answer_schema(resource)
     paths: dict[str, Any] = {}
@@ -67,6 +70,18 @@ def document(service: Service, *, version: str = "1") -> dict[str, Any]:
             },
         },
     }
+
+
+def _described(kind: Any, components: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The schema of ``kind``; what it refers to goes into ``components``, under ``prefix`` where a name is taken."""
+    (schema,), found = msgspec.json.schema_components([kind], ref_template=_REF, schema_hook=_other)
+    if any(components.get(name, one) != one for name, one in found.items()):
+        (schema,), found = msgspec.json.schema_components(
+            [kind], ref_template=_REF.replace("{name}", prefix + ".{name}"), schema_hook=_other
+        )
+        found = {f"{prefix}.{name}": one for name, one in found.items()}
+    components.update(found)
+    return dict(schema)
 
 
 def _other(kind: Any) -> dict[str, Any]:
