@@ -50,7 +50,7 @@ class Devices:
     free_ports: int
 
 
-def build(spec: GuestSpec, *, machine: Machine, files: GuestFiles, sockets: Path) -> str:
+def build(spec: GuestSpec, *, machine: Machine, files: GuestFiles, serial: Path) -> str:
     """The whole domain. Raises InvalidSpec, DeviceBusy (a device name given twice), DeviceNotFound, Unsupported."""
     kvm = machine.virt_type == "kvm"
     domain = Element("domain", type=machine.virt_type)
@@ -82,7 +82,7 @@ def build(spec: GuestSpec, *, machine: Machine, files: GuestFiles, sockets: Path
     for nic in spec.nics:
         devices.append(nic_element(nic))
     _ports(devices, machine.spare_ports + len(spec.volumes) + len(spec.nics))
-    _platform(devices, spec, files, sockets)
+    _platform(devices, files, serial)
     return tostring(domain, encoding="unicode")
 
 
@@ -316,9 +316,9 @@ def _ports(devices: Element, count: int) -> None:
     SubElement(devices, "controller", type="usb", model="none")
 
 
-def _platform(devices: Element, spec: GuestSpec, files: GuestFiles, sockets: Path) -> None:
+def _platform(devices: Element, files: GuestFiles, socket: Path) -> None:
     serial = SubElement(devices, "serial", type="unix")
-    SubElement(serial, "source", mode="bind", path=str(sockets / f"{spec.id}.serial"))
+    SubElement(serial, "source", mode="bind", path=str(socket))
     SubElement(serial, "log", file=str(files.console), append="on")
     SubElement(serial, "target", type="isa-serial", port="0")
     controller = SubElement(devices, "controller", type="virtio-serial", index="0")

@@ -205,7 +205,7 @@ class LibvirtDriver:
                 files.require(spec)
                 files.console.touch(mode=0o600)
                 xml = domain_xml.build(
-                    spec, machine=self._machine, files=files, sockets=self._host.sockets(files.folder)
+                    spec, machine=self._machine, files=files, serial=self._host.serial_socket(files.folder)
                 )
                 self._link.connection().defineXML(xml).create()
 
@@ -274,9 +274,7 @@ class LibvirtDriver:
         files.remove()
         if isinstance(self._host, PrivateLibvirtd):
             self._host.outside(f"/var/log/libvirt/qemu/{guest_id}.log").unlink(missing_ok=True)
-            self._host.outside(f"{self._host.sockets(files.folder)}/{guest_id}.serial").unlink(
-                missing_ok=True
-            )
+            self._host.outside(str(self._host.serial_socket(files.folder))).unlink(missing_ok=True)
 
     # ------------------------------------------------------------------------------------ devices
 
@@ -467,7 +465,7 @@ class LibvirtDriver:
 
     def _press_power(
         self, domain: Any, done: Callable[[], bool], timeout_s: float, press: Callable[[int], Any]
-    ) -> bool:
+    ) -> None:
         """Press the power button, and again every ten seconds: a guest that still boots does not hear it."""
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
@@ -477,8 +475,7 @@ class LibvirtDriver:
                 if domain.isActive():
                     raise
             if self._link.wait(done, min(10.0, left)):
-                return True
-        return False
+                return
 
     def _soft_reboot(self, domain: Any, timeout_s: float) -> bool:
         rebooted = threading.Event()
@@ -490,7 +487,10 @@ class LibvirtDriver:
 
         silence = self._link.listen(hear)
         try:
-            return self._press_power(domain, rebooted.is_set, timeout_s, domain.reboot)
+            self._press_power(
+                domain, lambda: rebooted.is_set() or not domain.isActive(), timeout_s, domain.reboot
+            )
+            return rebooted.is_set()
         finally:
             silence()
 

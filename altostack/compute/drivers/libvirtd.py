@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from xml.etree import ElementTree
 
 from altostack.compute.drivers.base import HypervisorUnavailable
 
@@ -82,8 +83,9 @@ class LibvirtHost(Protocol):
         """See that the daemon runs, if that is ours to do. Raises HypervisorUnavailable."""
         ...
 
-    def sockets(self, guest_dir: Path) -> Path:
-        """Folder, as the daemon sees it, for the unix sockets of a guest; exists and may be shared."""
+    def serial_socket(self, guest_dir: Path) -> Path:
+        """Where, as the daemon sees it, the unix socket of a guest's serial port goes. The folder of the guest is
+        named after it."""
         ...
 
     def outside(self, path: str) -> Path:
@@ -100,8 +102,8 @@ class SystemLibvirt:
     def start(self) -> None:
         """Nothing: it is not ours."""
 
-    def sockets(self, guest_dir: Path) -> Path:
-        return guest_dir
+    def serial_socket(self, guest_dir: Path) -> Path:
+        return guest_dir / "serial"
 
     def outside(self, path: str) -> Path:
         return Path(path)
@@ -131,8 +133,8 @@ class PrivateLibvirtd:
     def _socket(self) -> Path:
         return self.root / "run" / "libvirt-sock"
 
-    def sockets(self, guest_dir: Path) -> Path:
-        return Path("/run/libvirt/altostack")
+    def serial_socket(self, guest_dir: Path) -> Path:
+        return Path("/run/libvirt/altostack") / guest_dir.name
 
     def outside(self, path: str) -> Path:
         for inside, folder in _BINDS.items():
@@ -180,6 +182,7 @@ class PrivateLibvirtd:
         if not id_file.exists():
             _write(id_file, str(uuid.uuid4()))
         _write(etc / "libvirtd.conf", _LIBVIRTD_CONF.format(host_uuid=id_file.read_text()))
+        _drop_half_started(self.root / "run" / "qemu")
         filters = ", ".join(f'"{name}"' for name in self.capability_filters)
         _write(
             etc / "qemu.conf",
@@ -210,6 +213,30 @@ class PrivateLibvirtd:
         with (self.root / "libvirtd.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _drop_half_started(states: Path) -> None:
+    """Forget guests that a daemon was just starting when it died, none of which ran an instruction yet.
+
+    A daemon that finds such a guest may hold its lock for ever (seen with libvirt 9.0: a state without a process id).
+    """
+    for state in states.glob("*.xml"):
+        try:
+            root = ElementTree.parse(state).getroot()
+        except ElementTree.ParseError:
+            continue  # cut off while written: the daemon refuses it by itself
+        if root.get("reason") != "starting up":
+            continue
+        pid_file = state.with_suffix(".pid")
+        try:
+            pid = int(pid_file.read_text())
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            words = b""
+        if f"guest={state.stem},".encode() in words:
+            _kill(pid, signal.SIGKILL)
+        pid_file.unlink(missing_ok=True)
+        state.unlink()
 
 
 def _qemu_user(root: Path) -> str:

@@ -38,6 +38,7 @@ _UNREACHABLE = (
     libvirt.VIR_ERR_AUTH_FAILED,
     libvirt.VIR_ERR_AUTH_UNAVAILABLE,
 )
+_LOOP = threading.Lock()
 _TIMEOUTS = (libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_AGENT_UNRESPONSIVE)
 
 
@@ -61,7 +62,8 @@ class Link:
                 return self._connection
             lost = self._connection is not None
             self._connection = None
-            _event_loop(os.getpid())
+            with _LOOP:
+                _event_loop(os.getpid())
             self._host.start()
             try:
                 self._connection = self._open()
@@ -132,6 +134,8 @@ class Link:
 
     def _open(self) -> Any:
         connection = libvirt.open(self._host.uri)
+        # A daemon that hangs is given up after a minute or so, and its verbs end with an error.
+        connection.setKeepAlive(10, 6)
         connection.registerCloseCallback(self._on_close, None)
         connection.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None
@@ -173,8 +177,6 @@ def _event_loop(pid: int) -> None:
     """Run libvirt's event loop, of which a process has one by libvirt's own making (hence the cache, by process)."""
     libvirt.virEventRegisterDefaultImpl()
     libvirt.registerErrorHandler(lambda *_: None, None)  # each error is raised as well; no echo on stderr
-    # Without a timer the loop would sleep through a first connection made in another thread.
-    libvirt.virEventAddTimeout(1000, lambda *_: None, None)
 
     def turn() -> None:
         while True:

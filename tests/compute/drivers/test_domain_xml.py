@@ -41,7 +41,7 @@ def volume(tmp_path: Path) -> VolumeDisk:
 
 
 def build(spec: GuestSpec, *, machine: domain_xml.Machine = MACHINE) -> str:
-    return domain_xml.build(spec, machine=machine, files=GuestFiles(Path("/g")), sockets=Path("/s"))
+    return domain_xml.build(spec, machine=machine, files=GuestFiles(Path("/g")), serial=Path("/s"))
 
 
 def tree(spec: GuestSpec) -> Element:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -28,6 +29,8 @@ from altostack.compute.drivers.base import (
     Unsupported,
 )
 from altostack.compute.drivers.guest_files import CONSOLE_KEEP, CONSOLE_MAX
+from altostack.compute.drivers.libvirt import LibvirtDriver
+from altostack.compute.drivers.libvirtd import SystemLibvirt
 from tests.compute.drivers.bench import LibvirtBench
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]  # emulated boots, on a machine shared with others
@@ -208,7 +211,7 @@ def test_power_button_is_heard_and_noticed(libvirt: LibvirtBench) -> None:
 def test_a_guest_that_keeps_its_device(libvirt: LibvirtBench) -> None:
     """A guest without a system to answer: the error says so and the volume stays attached."""
     driver = libvirt.driver
-    hasty = type(driver)(root=libvirt.folder, host=libvirt.host, release_timeout_s=2)  # type: ignore[call-arg]  # LibvirtDriver
+    hasty = LibvirtDriver(root=libvirt.folder, host=libvirt.host, release_timeout_s=2)
     try:
         spec, volume = libvirt.started(), libvirt.volume()
         driver.attach_volume(spec.id, volume)
@@ -226,7 +229,7 @@ def test_no_port_is_open_and_no_stranger_counted(libvirt: LibvirtBench) -> None:
         ["ip", "netns", "exec", libvirt.netns, "ss", "-Hltn"], check=True, capture_output=True, text=True
     ).stdout
     assert listening == ""
-    other = type(libvirt.driver)(root=libvirt.folder / "other", host=libvirt.host)  # type: ignore[call-arg]  # LibvirtDriver
+    other = LibvirtDriver(root=libvirt.folder / "other", host=libvirt.host)
     try:
         assert spec.id not in other.guests()
         assert spec.id in libvirt.driver.guests()
@@ -287,6 +290,37 @@ def test_the_console_log_stays_small(libvirt: LibvirtBench) -> None:
     shell.close()
     assert "still-written" in driver.console_log(spec.id)
     assert b"\0" not in log.read_bytes()
+
+
+def test_a_daemon_of_somebody_else(libvirt: LibvirtBench) -> None:
+    """By its URI alone, as on a server with libvirt of its own; a root of its own keeps the guests apart."""
+    theirs = LibvirtDriver(root=libvirt.folder / "theirs", host=SystemLibvirt(uri=libvirt.host.uri))
+    spec = libvirt.spec()
+    try:
+        theirs.prepare_disk(spec)
+        theirs.start(spec)
+        theirs.start(spec)
+        assert theirs.guest(spec.id).power is Power.RUNNING
+        theirs.serial(spec.id).connect().close()
+        assert spec.id not in libvirt.driver.guests()
+    finally:
+        theirs.destroy(spec.id)
+        theirs.close()
+    assert not list((libvirt.folder / "theirs/guests").iterdir())
+    assert not libvirt.processes(spec.id)
+
+
+def test_a_guest_half_started_by_a_dead_daemon(libvirt: LibvirtBench) -> None:
+    """The state that a daemon leaves when killed between writing it and starting QEMU."""
+    driver, spec, other = libvirt.driver, libvirt.started(), libvirt.started()
+    os.kill(libvirt.host.pid(), signal.SIGKILL)
+    state = libvirt.folder / "libvirt/run/qemu" / f"{spec.id}.xml"
+    head = "<domstatus state='paused' reason='starting up' pid='0'>"
+    state.write_text(re.sub("<domstatus [^>]*>", head, state.read_text()))
+    driver.start(spec)
+    assert driver.guest(spec.id).power is Power.RUNNING
+    assert len(libvirt.processes(spec.id)) == 1
+    assert driver.guest(other.id).power is Power.RUNNING
 
 
 def test_the_daemon_is_started_once(libvirt: LibvirtBench) -> None:
