@@ -71,8 +71,8 @@ def test_filters_sorting_and_paging(registry: Registry) -> None:
                 continue
             answer = _send(registry, name, route, None, query=query)
             raw = answer.read()
-            if answer.status == 404:
-                break  # below a parent that is not there
+            if answer.status in (403, 404):
+                break  # below a parent that is not there, or somebody else's
             assert answer.status == 200, f"{name} {route.name}{query}: {answer.status} {raw[:300]!r}"
             rows = msgspec.json.decode(raw)[resource.envelope_plural or resource.collection]
             if "limit=1" in query:
