@@ -17,6 +17,8 @@ from altostack.placement.model import Allocation, Inventory
 from tests.lone import Lone
 from tests.placement.world import call, claim, provider, refused
 
+pytestmark = pytest.mark.everywhere
+
 
 def who() -> str:
     return str(uuid.uuid4())

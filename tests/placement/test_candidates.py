@@ -7,12 +7,15 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from altostack.placement.model import Provider, ProviderTrait
 from altostack.placement.trait import SHARES
 from tests.lone import Lone
 from tests.placement.world import call, claim, provider, refused
+
+pytestmark = pytest.mark.everywhere
 
 
 def candidates(lone: Lone, words: str, **more: Any) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import pytest
 from tests.lone import Lone
 from tests.placement.world import call, claim, provider, refused
 
+pytestmark = pytest.mark.everywhere
+
 
 def test_version_document_needs_no_token(lone: Lone) -> None:
     answer = lone.client.send("GET", "/")

@@ -11,6 +11,8 @@ import pytest
 from altostack.kit.clients import RemoteError
 from tests.volume.world import World
 
+pytestmark = pytest.mark.everywhere
+
 SERVER, OTHER = "11111111-2222-4333-8444-555555555555", "21111111-2222-4333-8444-555555555555"
 CONNECTOR = {"host": "h1", "mountpoint": "/dev/vdb"}
 

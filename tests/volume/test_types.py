@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from tests.volume.world import World
+
+pytestmark = pytest.mark.everywhere
 
 
 def test_types(world: World) -> None:

@@ -10,6 +10,8 @@ import pytest
 from altostack.volume.drivers.base import DriverError, SourceUnusable
 from tests.volume.world import World
 
+pytestmark = pytest.mark.everywhere
+
 
 def test_a_volume_lives(world: World) -> None:
     key = world.make(2, name=" one ", description="d", metadata={"a": "b"})
@@ -295,13 +297,9 @@ def test_a_node_that_comes_up_is_used_at_once(tmp_path: Path) -> None:
     world = World(tmp_path, hosts=())
     key = world.make()
     world.settle()
-    late = World(tmp_path / "late", hosts=("n1",))
-    agent = late.agents["n1"]
-    agent._client = world.lone.client
-    world.agents["n1"] = agent
+    world.join("n1")
     world.settle()
     assert world.status(key) == "available"
-    late.close()
     world.close()
 
 

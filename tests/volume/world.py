@@ -120,12 +120,23 @@ class World:
         }
         assert SERVICE.bootstrap is not None
         SERVICE.bootstrap(runtime)
-        self.drivers = {host: SimulatedDriver(folder=folder / host / "volumes", thin=True) for host in hosts}
-        self.agents = {}
-        for host, driver in self.drivers.items():
-            node = Node(host=host, root=folder / host, drivers={"volume": driver}, token=self.lone.node(host))
-            self.agents[host] = Agent(runtime, node, workers=0)
+        self._folder = folder
+        self.drivers: dict[str, SimulatedDriver] = {}
+        self.agents: dict[str, Agent] = {}
+        for host in hosts:
+            self.join(host)
             self.agents[host].beat()
+
+    def join(self, host: str) -> None:
+        """A further storage node; nobody has heard of it yet."""
+        self.drivers[host] = SimulatedDriver(folder=self._folder / host / "volumes", thin=True)
+        node = Node(
+            host=host,
+            root=self._folder / host,
+            drivers={"volume": self.drivers[host]},
+            token=self.lone.node(host),
+        )
+        self.agents[host] = Agent(self.lone.runtime, node, workers=0)
 
     def settle(self, *, probe: Callable[[str], None] | None = None) -> None:
         """Run flows and agents in turn until no flow is due."""
