@@ -6,7 +6,7 @@ the row together with the next step's name. So a worker may die anywhere: whoeve
 same step again, and every side effect is idempotent and keyed by the row's id. ``destroy`` is reachable from every
 step, so undo is delete.
 
-A step reads only its row and frame, mutates them, and returns `hop`, `wait`, `sleep`, `fail` or `done`. An
+A step reads only its row and frame, mutates them, and returns `hop`, `later`, `wait`, `sleep`, `fail` or `done`. An
 exception means retry with back-off until the step's deadline; passing it fails the flow with the step's name.
 
 Invariants: (1) results of a step are committed only under the token that the step was claimed with; (2) a poke
@@ -50,7 +50,7 @@ LEASE = 30.0  # seconds; renewed while a step runs
 class Next:
     """A step's end. Made by the functions below."""
 
-    kind: str  # hop | wait | sleep | fail | done
+    kind: str  # hop | later | wait | sleep | fail | done
     step: str = ""
     seconds: float | None = None
     reason: str = ""
@@ -60,6 +60,12 @@ class Next:
 def hop(step: Callable[..., Next]) -> Next:
     """Go on with another step of the same flow (a bound method), at once."""
     return Next(kind="hop", step=step.__name__)
+
+
+def later(step: Callable[..., Next], *, seconds: float | None = None) -> Next:
+    """Go on with another step when poked (a signal, an observation), or after ``seconds`` if given: not before, so
+    what was asked already must not be waited for."""
+    return Next(kind="later", step=step.__name__, seconds=seconds)
 
 
 def wait(*, seconds: float | None = None) -> Next:
@@ -130,6 +136,7 @@ class Flow(Generic[R]):
         self._taken: list[int] = []
         self._said: list[tuple[str, str]] = []
         self._writes: list[Callable[[Session], object]] = []
+        self._after: list[Callable[[], None]] = []
 
     @property
     def clients(self) -> Mapping[str, Any]:
@@ -157,6 +164,10 @@ class Flow(Generic[R]):
     def write(self, work: Callable[[Session], object]) -> None:
         """Further changes to the service's own database, in the step's own transaction."""
         self._writes.append(work)
+
+    def after(self, work: Callable[[], None]) -> None:
+        """Do ``work`` once the step is committed: ring a bell. Losing it must cost latency and nothing else."""
+        self._after.append(work)
 
     def failed(self, name: str, reason: str) -> Next:
         """What becomes of the row when step ``name`` failed. Default: status "error" where there is one, and rest."""
@@ -573,6 +584,8 @@ class Engine:
                 lambda session: self._commit(session, flow, claim, result, error, request_id)
             )
             self._probe(f"{claim.kind}.{claim.step} committed")
+            for work in flow._after:
+                work()
             if following is None and result.kind != "done":
                 self._bell.set()  # it pauses, or was poked meanwhile: when it is due is to be seen anew
             return following
@@ -624,12 +637,12 @@ class Engine:
     ) -> _Claim | None:
         now = self._runtime.clock()
         going = result.kind == "hop"
-        moved = going and result.step != claim.step
+        moved = result.kind in ("hop", "later") and result.step != claim.step
         wake: float | None = now
         how, attempt, step, deadline = "plain", 0, claim.step, claim.deadline_at
-        if going:
+        if result.kind in ("hop", "later"):
             step, deadline = result.step, _deadline(type(flow), result.step, now)
-        elif result.kind == "wait":
+        if result.kind in ("wait", "later"):
             how, wake = "unless poked", None if result.seconds is None else now + result.seconds
         elif result.kind == "sleep":
             how, wake = "unless doomed", now + (result.seconds or 0.0)
@@ -693,9 +706,9 @@ class Engine:
             return
         state = sa.inspect(row)
         changed = {
-            mapper.columns[attribute.key]: getattr(row, attribute.key)
-            for attribute in mapper.column_attrs
-            if state.attrs[attribute.key].history.has_changes()
+            mapper.columns[name]: getattr(row, name)
+            for name in state.committed_state  # the attributes that were assigned
+            if name in mapper.column_attrs and state.attrs[name].history.has_changes()
         }
         if changed:
             if "updated_at" in mapper.columns:
