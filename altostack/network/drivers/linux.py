@@ -20,6 +20,7 @@ from altostack.network.drivers import dhcp, names, router
 from altostack.network.drivers.advertise import Advertisers
 from altostack.network.drivers.base import (
     METADATA_ADDRESS,
+    DhcpPortSpec,
     DriverError,
     ExternalNetworkSpec,
     Inventory,
@@ -200,7 +201,7 @@ class LinuxDriver:
             if network.dhcp is not None:
                 spaces.add(self._names.dhcp(network.id))
                 places.add(("network", network.id))
-                done.add(("served", network.id))
+                done |= {("place", network.id), ("served", network.id)}
                 shorts.add(names.short(network.id))
         for item in turn.routers.values():
             spaces.add(self._names.router(item.id))
@@ -250,7 +251,9 @@ class LinuxDriver:
         if not self._dhcp.servers.alive(names.short(network.id)):
             self._done.pop(("served", network.id), None)
         failures: Failures = {}
-        self._each("served", network.id, network, failures, self._serve_network, network)
+        place = (_layer2(network), network.subnets, network.dhcp)
+        self._each("place", network.id, place, failures, self._serving_place, network, network.dhcp)
+        self._each("served", network.id, network, failures, self._dhcp.converge, network)
         if network.id in failures:
             turn.failed[network.id] = f"DHCP: {failures[network.id]}"
             served = {subnet.id for subnet in network.subnets if subnet.enable_dhcp}
@@ -260,21 +263,19 @@ class LinuxDriver:
         for port_id, why in self._dhcp.problems(network).items():
             turn.failed.setdefault(port_id, why)
 
-    def _serve_network(self, network: NetworkSpec) -> None:
-        if network.dhcp is None:
-            return
+    def _serving_place(self, network: NetworkSpec, port: DhcpPortSpec) -> None:
+        """The namespace from which a network is served, and metadata in it."""
         space = self._space(self._names.dhcp(network.id), _SERVER_SYSCTL)
         link = self._switch.cable(
             names.dhcp_port(network.id),
             network,
             namespace=space,
             inner=dhcp.DEVICE,
-            mac=names.mac(network.dhcp.mac),
+            mac=names.mac(port.mac),
         )
         with self._kernel.netlink(space) as netlink:
             self._kernel.loopback(netlink)
             netlink.settle(link, dhcp.addresses(network))
-        self._dhcp.converge(network)
         self._listen(("network", network.id), space)
 
     def _router(self, item: RouterSpec, turn: Turn) -> None:
