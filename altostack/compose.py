@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,7 +54,6 @@ class CloudComposition:
             for secrets in (state.read_secrets(),)
             for name in secrets.__struct_fields__
         }
-        self._cloud = Cloud(state.root, settings, self._secrets)
         cloud = settings.cloud
         self._bus_url = cloud.bus or state.bus_url
         self._roles = {
@@ -68,9 +68,15 @@ class CloudComposition:
             )
         }
 
+    @cached_property
+    def _cloud(self) -> Cloud:
+        """All services, made when first needed: taking a cloud down needs none."""
+        return Cloud(self._state.root, self._settings, self._secrets)
+
     @property
     def roles(self) -> Mapping[str, Role]:
-        """The processes."""
+        """The processes. They share the memory of what is made here, before they part."""
+        assert self._cloud is not None
         return self._roles
 
     @property
