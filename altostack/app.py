@@ -247,6 +247,7 @@ class Cloud:
             runtime.bus = bus
             runtime.db.forget()
         self._bus = bus
+        self.epoch.bump()  # whoever died may have committed a change and not come to say so
 
     def measure(self, metrics: Metrics) -> None:
         """Count this process's requests in ``metrics``, and serve the cloud's sums at /metrics."""
