@@ -6,7 +6,8 @@ Names and meanings follow Neutron's policies; where one of them speaks of a netw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from sqlalchemy.exc import InvalidRequestError
 
 from altostack.kit.call import Call, own_scope
 from altostack.kit.errors import BadRequest
+from altostack.kit.listing import read_time
 from altostack.kit.policy import ADMIN, MANAGER, MEMBER, READER, SERVICE
 from altostack.kit.resource import Resource, columns
 
@@ -102,6 +104,24 @@ def project(call: Call, fields: dict[str, Any]) -> str:
 def scope(call: Call, project_id: str, **more: Any) -> dict[str, Any]:
     """The policy target of a row that is still to be made."""
     return own_scope(call.context) | {"project_id": project_id, "tenant_id": project_id} | more
+
+
+def filters(row: type[Any]) -> Mapping[str, Callable[[Call, list[str]], Any]]:
+    """The query words that most lists have beside their columns: the older name of the project, and "newer than"."""
+    return {
+        "tenant_id": lambda call, values: row.project_id.in_(values),
+        "changed_since": lambda call, values: sa.and_(*(row.updated_at >= _moment(one) for one in values)),
+    }
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return read_time(text)
+    except ValueError as error:
+        raise BadRequest(
+            f"Invalid input for operation: The input changed_since must be in the form YYYY-MM-DDTHH:MM:SS, not "
+            f"{text!r}.", kind="InvalidInput", field="changed_since",
+        ) from error  # fmt: skip
 
 
 def lock(call: Call, resource: Resource, row: Any) -> None:

@@ -224,7 +224,7 @@ FLOATING_IPS = Resource(
         "tenant_id": Computed(get=lambda call, row: row.project_id),
         "port_details": Computed(get=_port_details),
     },
-    filters={"tenant_id": lambda call, values: FloatingIP.project_id.in_(values), **tag.filters(FloatingIP)},
+    filters={**access.filters(FloatingIP), **tag.filters(FloatingIP)},
     quota={"floatingip": 1},
     bulk=True,
     default_sort=(("created_at", False),),

@@ -35,8 +35,8 @@ class Standard:
     )
     tags: Mapped[list[str]] = field(default=[])
     revision_number: Mapped[int] = field(filter=True, sort=True, default=1)
-    created_at: Mapped[datetime] = field(filter=True, sort=True, default=utcnow)
-    updated_at: Mapped[datetime] = field(filter=True, sort=True, default=utcnow, onupdate=utcnow)
+    created_at: Mapped[datetime] = field(sort=True, default=utcnow)
+    updated_at: Mapped[datetime] = field(sort=True, default=utcnow, onupdate=utcnow)
 
 
 class Owned:

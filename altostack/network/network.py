@@ -293,7 +293,7 @@ NETWORKS = Resource(
         "subnets": Computed(get=lambda call, row: [subnet.id for subnet in row.subnets]),
     },
     filters={
-        "tenant_id": lambda call, values: Network.project_id.in_(values),
+        **access.filters(Network),
         **tag.filters(Network),
     },
     quota={"network": 1},

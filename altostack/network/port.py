@@ -339,7 +339,7 @@ PORTS = Resource(
         "binding:vif_details": Computed(get=_vif_details, show="admin"),
     },
     filters={
-        "tenant_id": lambda call, values: Port.project_id.in_(values),
+        **access.filters(Port),
         "fixed_ips": _by_address,
         "mac_address": lambda call, values: Port.mac_address.in_([value.lower() for value in values]),
         "security_groups": lambda call, values: Port.id.in_(

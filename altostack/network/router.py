@@ -253,7 +253,7 @@ ROUTERS = Resource(
         ),
     },
     computed={"tenant_id": Computed(get=lambda call, row: row.project_id)},
-    filters={"tenant_id": lambda call, values: Router.project_id.in_(values), **tag.filters(Router)},
+    filters={**access.filters(Router), **tag.filters(Router)},
     quota={"router": 1},
     bulk=True,
     default_sort=(("created_at", False),),

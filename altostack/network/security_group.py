@@ -140,7 +140,7 @@ SECURITY_GROUPS = Resource(
         "security_group_rules": Computed(get=lambda call, row: [view(call, RULES, r) for r in row.rules]),
     },
     filters={
-        "tenant_id": lambda call, values: SecurityGroup.project_id.in_(values),
+        **access.filters(SecurityGroup),
         **tag.filters(SecurityGroup),
     },
     quota={"security_group": 1},

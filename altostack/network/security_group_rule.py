@@ -229,7 +229,7 @@ RULES = Resource(
         "tenant_id": Computed(get=lambda call, row: row.project_id),
         "normalized_cidr": Computed(get=lambda call, row: normalized(row)),
     },
-    filters={"tenant_id": lambda call, values: Rule.project_id.in_(values)},
+    filters={**access.filters(Rule)},
     quota={"security_group_rule": 1},
     bulk=True,
     default_sort=(("created_at", False),),

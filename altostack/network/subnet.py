@@ -264,7 +264,7 @@ SUBNETS = Resource(
         "subnetpool_id": Computed(get=lambda call, row: None),
     },
     filters={
-        "tenant_id": lambda call, values: Subnet.project_id.in_(values),
+        **access.filters(Subnet),
         "subnetpool_id": lambda call, values: sa.false() if any(values) else None,
         **tag.filters(Subnet),
     },

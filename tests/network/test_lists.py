@@ -82,7 +82,17 @@ def test_filters(five: Net) -> None:
     assert names(five, "mtu=1450&name=a") == "a"
     assert names(five, "tenant_id=" + "1" * 32) == "caebd"
     assert names(five, "project_id=" + "2" * 32) == ""
-    for wrong in ("subnets=x", "surprise=1", "admin_state_up=maybe", "mtu=big", "vni=1", "host=x"):
+    assert names(five, "changed_since=2020-01-01T00:00:00") == "caebd"
+    assert names(five, "changed_since=2999-01-01T00:00:00Z") == ""
+    for wrong in (
+        "subnets=x",
+        "surprise=1",
+        "changed_since=x",
+        "admin_state_up=maybe",
+        "mtu=big",
+        "vni=1",
+        "host=x",
+    ):
         assert five.no("GET", f"networks?{wrong}")[0] == 400, wrong
 
 
