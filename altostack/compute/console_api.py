@@ -63,7 +63,7 @@ def ask_node(call: Call, row: Server, method: str, **args: object) -> Any:
 
 
 class ConsoleOutput(msgspec.Struct, forbid_unknown_fields=True):
-    length: Annotated[int, msgspec.Meta(ge=-1)] | str | msgspec.UnsetType | None = msgspec.UNSET
+    length: Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)] | str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 def console_output(call: Call, row: Server) -> Any:

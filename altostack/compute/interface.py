@@ -139,7 +139,7 @@ def _port(
             raise BadRequest("No network is there to attach an interface to.", field="net_id")
         card = cards[0]
     try:
-        made = near.network.create_ports([server_net.wish(row, card)])[0]
+        made = near.network.create_ports([server_net.wish(row, card, own_mac=False)])[0]
     except RemoteError as error:
         if error.status == 409:
             raise BadRequest(error.message, field="fixed_ips" if address else "net_id") from error

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import sqlalchemy as sa
+
 from altostack.compute import server_net
+from altostack.compute.neighbours import RemoteError
 from altostack.compute.scheduler import needs, place
 from altostack.compute.server_flow import ServerFlow
 from altostack.compute.server_row import Disk, Interface
 from altostack.kit.db import utcnow
-from altostack.kit.flow import Failed, Next, hop, step, wait
+from altostack.kit.flow import Failed, Next, hop, later, step, wait
 
+_POLL = 3.0  # seconds between questions whether a port is wired
 # Steps whose failure means that the server never came to be.
 BUILDING_STEPS = ("schedule", "network", "block_devices", "plug", "spawn")
 
@@ -50,28 +54,22 @@ class Build(ServerFlow):
         return self._wired(cards)
 
     def _ports(self, cards: list[Interface]) -> None:
+        """Bind the given ports and make the missing ones: a card's id makes its port's address, so none twice."""
         row, network = self.row, self.near.network
-        there = {port["id"]: port for port in network.ports_of(row.id)}
-        given = {card.port_id for card in cards if card.port_id}
-        # Ports that an earlier run of this step made and could not note.
-        spare = [port for port in there.values() if port["id"] not in given]
         found: dict[str, dict[str, Any]] = {}
         missing: list[Interface] = []
         for card in cards:
-            if card.port_id:
-                port = there.get(card.port_id)
-                if port is None or port.get("binding:host_id") != row.host:
-                    port = network.update_port(card.port_id, server_net.binding(row))
-                found[card.id] = port
-                continue
-            match = next((port for port in spare if port["network_id"] == card.network_id), None)
-            if match is None:
+            if card.ours:
                 missing.append(card)
-            else:
-                spare.remove(match)
-                found[card.id] = match
+            elif card.port_id:
+                found[card.id] = network.update_port(card.port_id, server_net.binding(row))
         if missing:
-            made = network.create_ports([server_net.wish(row, card) for card in missing])
+            try:
+                made = network.create_ports([server_net.wish(row, card) for card in missing])
+            except RemoteError as error:
+                if error.status != 409:
+                    raise
+                made = self._made_before(missing)
             found |= {card.id: port for card, port in zip(missing, made, strict=True)}
         for card in cards:
             port = found[card.id]
@@ -88,11 +86,23 @@ class Build(ServerFlow):
                 state=card.state,
             )
 
+    def _made_before(self, cards: list[Interface]) -> list[dict[str, Any]]:
+        """The ports of an earlier run of this step that could not note them; what it did not make is made now."""
+        network = self.near.network
+        there = {port["mac_address"]: port for port in network.ports_of(self.row.id)}
+        found = []
+        for card in cards:
+            port = there.get(server_net.mac(card))
+            # Somebody else's port may have that address by chance: then any other will do.
+            found.append(port or network.create_ports([server_net.wish(self.row, card, own_mac=False)])[0])
+        return found
+
     def _wired(self, cards: list[Interface]) -> Next:
-        """On with the guest when all cards are plugged, else wait for that."""
+        """On with the guest when all cards are plugged, else when the network service says so."""
         if all(card.state == "plugged" for card in cards):
             return self._launch()
-        return hop(self.plug)
+        self.frame["poll_at"] = self.runtime.clock() + _POLL
+        return later(self.plug, seconds=_POLL)
 
     def block_devices(self) -> Next:
         """See that every volume exists and is connected to the host."""
@@ -140,30 +150,37 @@ class Build(ServerFlow):
 
     @step(deadline=300)
     def plug(self) -> Next:
-        """Wait until every port is wired on the host, so that the guest finds its network when it starts."""
-        cards = self.interfaces()
-        waiting = [card for card in cards if card.state != "plugged"]
-        if waiting:
-            status = {port["id"]: port for port in self.near.network.ports_of(self.row.id)}
-            for card in waiting:
-                port = status.get(card.port_id or "")
-                if port is None:
-                    raise Failed(f"port {card.port_id} was deleted meanwhile")
-                if port.get("binding:vif_type") == "binding_failed":
-                    raise Failed(f"port {card.port_id} cannot be bound on host {self.row.host}")
-                if port["status"] == "ACTIVE":
-                    card.state = "plugged"
-                    self.put(Interface, card.id, state="plugged")
-        if any(card.state != "plugged" for card in cards):
-            tries = self.frame["tries"] = self.frame.get("tries", 0) + 1
-            return wait(seconds=min(0.1 * 1.5**tries, 3.0))
-        return self._launch()
+        """Wait until every port is wired on the host, so that the guest finds its network when it starts.
+
+        The network service tells of it; should that get lost, it is asked from time to time.
+        """
+        waiting = [card for card in self.interfaces() if card.state != "plugged"]
+        if not waiting:
+            return self._launch()
+        now = self.runtime.clock()
+        left = float(self.frame.get("poll_at", 0.0)) - now
+        if left > 0:
+            return wait(seconds=left)
+        ports = {port["id"]: port for port in self.near.network.ports_of(self.row.id)}
+        for card in waiting:
+            port = ports.get(card.port_id or "")
+            if port is None:
+                raise Failed(f"port {card.port_id} was deleted meanwhile")
+            if port.get("binding:vif_type") == "binding_failed":
+                raise Failed(f"port {card.port_id} cannot be bound on host {self.row.host}")
+            if port["status"] == "ACTIVE":
+                card.state = "plugged"
+                self.put(Interface, card.id, state="plugged")
+        if all(card.state == "plugged" for card in waiting):
+            return self._launch()
+        self.frame["poll_at"] = now + _POLL
+        return wait(seconds=_POLL)
 
     def _launch(self) -> Next:
         self.row.task_state = "spawning"
-        self.frame.pop("tries", None)
+        self.frame.pop("poll_at", None)
         self.want(power="running")
-        return hop(self.spawn)
+        return self.observed(self.spawn)
 
     @step(deadline=900)
     def spawn(self) -> Next:
@@ -173,15 +190,20 @@ class Build(ServerFlow):
             return self.pending()
         if row.seen.get("power") != "running":
             raise Failed(f"host {row.host} reports the guest as {row.seen.get('power')}")
-        for card in self.interfaces():
-            self.put(Interface, card.id, state="attached")
-        for disk in self.disks():
-            if disk.destination == "volume" and disk.attachment_id and disk.state != "attached":
-                self.near.volume.complete(disk.attachment_id)
-                device = row.seen.get("volumes", {}).get(disk.volume_id) or disk.device
-                self.put(Disk, disk.id, state="attached", device=device)
+        if row.volumes:
+            self._attached()
+        mine = Interface.server_id == row.id
+        self.write(lambda session: session.execute(sa.update(Interface).where(mine).values(state="attached")))
         row.launched_at = row.launched_at or utcnow()
         self.stand("running")
         self.finished()
         self.say("the guest runs")
-        return hop(self.rest)
+        return self.resting()
+
+    def _attached(self) -> None:
+        """The guest has its volumes: they are in use from now on."""
+        for disk in self.disks():
+            if disk.destination == "volume" and disk.attachment_id and disk.state != "attached":
+                self.near.volume.complete(disk.attachment_id)
+                device = self.row.seen.get("volumes", {}).get(disk.volume_id) or disk.device
+                self.put(Disk, disk.id, state="attached", device=device)

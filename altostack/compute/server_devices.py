@@ -25,7 +25,7 @@ class Devices(ServerFlow):
         """Connect the volume to the host and ask the node to plug it in."""
         row, disk = self.row, self.disk(self.frame["device"])
         if disk is None or disk.volume_id is None:
-            return hop(self.rest)
+            return self.resting()
         mine = next(
             (a for a in self.near.volume.attachments(row.id) if a["volume_id"] == disk.volume_id), None
         )
@@ -37,14 +37,14 @@ class Devices(ServerFlow):
             return wait(seconds=0.3)
         self.put(Disk, disk.id, attachment_id=mine["id"], connection=info, state="attaching")
         self.want()
-        return hop(self.attaching)
+        return self.observed(self.attaching)
 
     @step(deadline=300)
     def attaching(self) -> Next:
         """Wait until the guest has the volume; from then on it is in use."""
         row, disk = self.row, self.disk(self.frame["device"])
         if disk is None:
-            return hop(self.rest)
+            return self.resting()
         if not self.settled():
             return self.pending()
         device = row.seen.get("volumes", {}).get(disk.volume_id)
@@ -57,20 +57,20 @@ class Devices(ServerFlow):
             {"id": disk.volume_id, "delete_on_termination": disk.delete_on_termination},
         ]
         self.finished()
-        return hop(self.rest)
+        return self.resting()
 
     def on_detach(self, asked: dict[str, Any]) -> Next:
         self.frame["device"] = asked["disk"]
         self.put(Disk, asked["disk"], state="leaving")
         self.want()
-        return hop(self.detaching)
+        return self.observed(self.detaching)
 
     @step(deadline=300)
     def detaching(self) -> Next:
         """Wait until the guest let go of the volume, then disconnect it from the host."""
         row, disk = self.row, self.disk(self.frame["device"])
         if disk is None:
-            return hop(self.rest)
+            return self.resting()
         if not self.settled():
             return self.pending()
         if disk.volume_id in row.seen.get("volumes", {}):
@@ -80,7 +80,7 @@ class Devices(ServerFlow):
         row.volumes = [one for one in row.volumes if one["id"] != disk.volume_id]
         self.drop(Disk, disk.id)
         self.finished(self.frame.pop("error", None))
-        return hop(self.rest)
+        return self.resting()
 
     def on_extend(self, asked: dict[str, Any]) -> Next:
         self.frame["device"] = asked["volume_id"]
@@ -90,9 +90,9 @@ class Devices(ServerFlow):
         """The volume service made an attached volume larger: tell the node how large."""
         volume = self.near.volume.show(self.frame["device"])
         if volume is None:
-            return hop(self.rest)
+            return self.resting()
         self.want(name="extend", volume_id=volume["id"], size_gib=volume["size"])
-        return hop(self.extending)
+        return self.observed(self.extending)
 
     @step(deadline=300)
     def extending(self) -> Next:
@@ -100,7 +100,7 @@ class Devices(ServerFlow):
         if not self.settled():
             return self.pending()
         self.finished()
-        return hop(self.rest)
+        return self.resting()
 
     # ---- network cards
 
@@ -113,7 +113,7 @@ class Devices(ServerFlow):
         """Wait until the port is wired on the host, then ask the node to plug in the card."""
         row, card = self.row, self.interface(self.frame["device"])
         if card is None:
-            return hop(self.rest)
+            return self.resting()
         port = self.near.network.port(card.port_id or "")
         if port is None:
             raise Failed(f"port {card.port_id} was deleted meanwhile")
@@ -121,20 +121,18 @@ class Devices(ServerFlow):
             with self.final():
                 port = self.near.network.update_port(port["id"], server_net.binding(row))
         if port["status"] != "ACTIVE":
-            tries = self.frame["tries"] = self.frame.get("tries", 0) + 1
-            return wait(seconds=min(0.1 * 1.5**tries, 3.0))
-        self.frame.pop("tries", None)
+            return wait(seconds=1.0)
         info = server_net.describe(port, card.info.get("network", {}), card.info)
         self.put(Interface, card.id, state="plugged", info=info)
         self.want()
-        return hop(self.plugging)
+        return self.observed(self.plugging)
 
     @step(deadline=300)
     def plugging(self) -> Next:
         """Wait until the guest has the card."""
         row, card = self.row, self.interface(self.frame["device"])
         if card is None:
-            return hop(self.rest)
+            return self.resting()
         if not self.settled():
             return self.pending()
         if card.port_id not in row.seen.get("ports", ()):
@@ -142,20 +140,20 @@ class Devices(ServerFlow):
         self.put(Interface, card.id, state="attached")
         row.addresses, row.ips = server_net.addresses(self.interfaces())
         self.finished()
-        return hop(self.rest)
+        return self.resting()
 
     def on_unplug(self, asked: dict[str, Any]) -> Next:
         self.frame["device"] = asked["interface"]
         self.put(Interface, asked["interface"], state="leaving")
         self.want()
-        return hop(self.pulling)
+        return self.observed(self.pulling)
 
     @step(deadline=300)
     def pulling(self) -> Next:
         """Wait until the guest let go of the card, then give up its port."""
         row, card = self.row, self.interface(self.frame["device"])
         if card is None:
-            return hop(self.rest)
+            return self.resting()
         if not self.settled():
             return self.pending()
         if card.port_id in row.seen.get("ports", ()):
@@ -164,7 +162,7 @@ class Devices(ServerFlow):
         row.addresses, row.ips = server_net.addresses([one for one in self.interfaces() if one.id != card.id])
         self.drop(Interface, card.id)
         self.finished(self.frame.pop("error", None))
-        return hop(self.rest)
+        return self.resting()
 
     def _give_up_port(self, card: Interface) -> None:
         if card.port_id is None:
@@ -199,7 +197,7 @@ class Devices(ServerFlow):
                 card.info = info
                 self.put(Interface, card.id, info=info)
         row.addresses, row.ips = server_net.addresses(cards)
-        return hop(self.rest)
+        return self.resting()
 
     # ---- what did not work
 
@@ -210,13 +208,12 @@ class Devices(ServerFlow):
             self.frame["error"] = reason
             self.put(Disk, device, state="leaving")
             self.want()
-            return hop(self.detaching)
+            return self.observed(self.detaching)
         if name in ("plug_in", "plugging"):
             self.frame["error"] = reason
-            self.frame.pop("tries", None)
             self.put(Interface, device, state="leaving")
             self.want()
-            return hop(self.pulling)
+            return self.observed(self.pulling)
         if name in ("detaching", "pulling"):
             kind = Disk if name == "detaching" else Interface
             self.put(kind, device, state="attached")

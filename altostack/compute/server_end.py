@@ -13,7 +13,7 @@ from altostack.compute.server_image import Snapshot
 from altostack.compute.server_net import UNBOUND
 from altostack.compute.server_row import Disk, Interface, Tombstone
 from altostack.kit.db import utcnow
-from altostack.kit.flow import Next, done, hop, step, wait
+from altostack.kit.flow import Next, done, step, wait
 
 
 class End(Snapshot):
@@ -29,7 +29,7 @@ class End(Snapshot):
         row.host, row.addresses, row.ips, row.volumes = None, {}, "", []
         row.wanted, row.power_state = {}, 0
         self._forget()
-        return hop(self.rest)
+        return self.resting()
 
     def destroy(self) -> Next:
         """Remove the guest, its ports, attachments and allocations, then the row. Tried for ever."""
@@ -63,10 +63,10 @@ class End(Snapshot):
         """Undo what was done so far, whatever that is; None once nothing is left."""
         row = self.row
         if row.wanted and not self._guest_gone():
-            if row.wanted.get("power") != "gone":
-                self.want(power="gone")
-                return hop(again)
-            return self.pending(seconds=3.0)
+            if row.wanted.get("power") == "gone":
+                return self.pending()
+            self.want(power="gone")
+            return self.observed(again)
         self._release_ports()
         if (left := self._release_volumes()) is not None:
             return left

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ from altostack.compute.server_row import (
 from altostack.kit import context as contexts
 from altostack.kit.db import utcnow
 from altostack.kit.dialect import iso
-from altostack.kit.flow import Failed, Flow, Next, wait
+from altostack.kit.flow import Failed, Flow, Next, hop, later, wait
 
 # What the node may be asked to make of a guest -> (vm_state, power_state) once it is so.
 LEVELS = {
@@ -37,6 +37,8 @@ LEVELS = {
     "suspended": (SUSPENDED, SHUTDOWN),
     "shutoff": (STOPPED, SHUTDOWN),
 }
+# Seconds after which a bell that may have been lost is rung again; agents look at everything once a minute anyway.
+AGAIN = 20.0
 # Refusals that may turn into consent: no answer, an expired token, too many requests.
 _PASSING = (401, 408, 429)
 
@@ -134,10 +136,19 @@ class ServerFlow(Flow[Server]):
         if self.row.host:
             self.runtime.bus.ring(f"compute.node.{self.row.host}", self.row.id)
 
-    def pending(self, seconds: float = 5.0) -> Next:
-        """Ring, and wait for the node's observation; ring again should the bell get lost."""
-        self.ring()
+    def observed(self, step: Callable[..., Next], *, seconds: float = AGAIN) -> Next:
+        """Go on with ``step`` when the node has observed something, after telling it to look."""
+        self.after(self.ring)
+        return later(step, seconds=seconds)
+
+    def pending(self, seconds: float = AGAIN) -> Next:
+        """Wait for the node's observation, and tell it again."""
+        self.after(self.ring)
         return wait(seconds=seconds)
+
+    def resting(self) -> Next:
+        """Nothing is being done any more: whatever was asked meanwhile is taken at once, else when it is asked."""
+        return hop(self.rest) if self.signals else later(self.rest)
 
     def home(self) -> Host | None:
         """The host's row."""

@@ -24,7 +24,7 @@ class Snapshot(ServerFlow):
             self.near.image.uploader(self.frame["image"], self.row.host or "")
         self.row.task_state = "image_uploading"
         self.want(name="snapshot", image_id=self.frame["image"])
-        return hop(self.snapshot)
+        return self.observed(self.snapshot)
 
     @step(deadline=3600)
     def snapshot(self) -> Next:
@@ -40,7 +40,7 @@ class Snapshot(ServerFlow):
         self.frame.pop("image")
         self.row.task_state = None
         self.finished()
-        return hop(self.rest)
+        return self.resting()
 
     def discard_image(self) -> None:
         """Remove an image that will never have its bits."""

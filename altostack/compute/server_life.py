@@ -74,11 +74,11 @@ class ServerLife(Build, Power, Resize, Devices, End):
             self.finished(reason)
             return hop(self.abandon)
         if name == "abandon":
-            return hop(self.rest)
+            return self.resting()
         self.blame(f"step {name}: {reason}")
         self.finished(reason)
         if name in _DEVICES:
-            return self.undo_device(name, reason) or hop(self.rest)
+            return self.undo_device(name, reason) or self.resting()
         row.task_state = None
         if name in _SNAPSHOT:
             self.discard_image()
@@ -92,4 +92,4 @@ class ServerLife(Build, Power, Resize, Devices, End):
             row.vm_state = ERROR
             self.note_migration("error")
             self.give_up()
-        return hop(self.rest)
+        return self.resting()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from typing import Any
 
 from altostack.compute.server_row import Interface, Server
 
 
-def wish(row: Server, card: Interface) -> dict[str, Any]:
+def mac(card: Interface) -> str:
+    """The card's own hardware address: always the same, so that its port cannot be made twice."""
+    digest = hashlib.sha256(card.id.encode()).digest()
+    return "fa:16:3e:" + ":".join(f"{byte:02x}" for byte in digest[:3])
+
+
+def wish(row: Server, card: Interface, *, own_mac: bool = True) -> dict[str, Any]:
     """The port to make for ``card``."""
     port: dict[str, Any] = {
         "network_id": card.network_id,
@@ -16,6 +23,8 @@ def wish(row: Server, card: Interface) -> dict[str, Any]:
         "admin_state_up": True,
         **binding(row),
     }
+    if own_mac:
+        port["mac_address"] = mac(card)
     if card.address:
         port["fixed_ips"] = [{"ip_address": card.address}]
     groups = [one["id"] for one in row.security_groups if one.get("id")]

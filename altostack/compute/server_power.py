@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from altostack.compute.server_flow import ServerFlow
-from altostack.kit.flow import Next, hop, step
+from altostack.kit.flow import Next, step
 
 
 class Power(ServerFlow):
@@ -43,7 +43,7 @@ class Power(ServerFlow):
 
     def _level(self, power: str, **verb: Any) -> Next:
         self.want(power=power, **verb)
-        return hop(self.power)
+        return self.observed(self.power)
 
     @step(deadline=600)
     def power(self) -> Next:
@@ -54,4 +54,4 @@ class Power(ServerFlow):
         self.stand(row.wanted["power"])
         row.fault = None
         self.finished()
-        return hop(self.rest)
+        return self.resting()

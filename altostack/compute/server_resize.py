@@ -37,7 +37,7 @@ class Resize(ServerFlow):
             self.want(power=self.frame["was"], name="resize", size_gib=size)
         else:
             self.want(power="shutoff")
-        return hop(self.resize_disk)
+        return self.observed(self.resize_disk)
 
     @step(deadline=600)
     def resize_disk(self) -> Next:
@@ -48,17 +48,17 @@ class Resize(ServerFlow):
         if row.wanted["power"] != self.frame["was"]:
             row.task_state = "resize_finish"
             self.want(power=self.frame["was"])
-            return hop(self.resize_disk)
+            return self.observed(self.resize_disk)
         self.stand(self.frame["was"])
         row.vm_state = RESIZED
         self.note_migration("finished")
         self.finished()
-        return hop(self.rest)
+        return self.resting()
 
     def on_confirm(self, asked: dict[str, Any]) -> Next:
         if self.row.image_id:
             self.want(name="confirm")
-        return hop(self.confirming)
+        return self.observed(self.confirming)
 
     @step(deadline=300)
     def confirming(self) -> Next:
@@ -71,7 +71,7 @@ class Resize(ServerFlow):
         self.stand(row.wanted["power"])
         self.note_migration("confirmed")
         self.finished()
-        return hop(self.rest)
+        return self.resting()
 
     def on_revert(self, asked: dict[str, Any]) -> Next:
         row = self.row
@@ -83,7 +83,7 @@ class Resize(ServerFlow):
             self.want(power=self.frame["was"], name="revert")
         else:
             self.want(power="shutoff")
-        return hop(self.reverting)
+        return self.observed(self.reverting)
 
     @step(deadline=600)
     def reverting(self) -> Next:
@@ -93,12 +93,12 @@ class Resize(ServerFlow):
             return self.pending()
         if row.wanted["power"] != self.frame["was"]:
             self.want(power=self.frame["was"])
-            return hop(self.reverting)
+            return self.observed(self.reverting)
         self._claim(self._needs(row.flavor))
         self.stand(self.frame["was"])
         self.note_migration("reverted")
         self.finished()
-        return hop(self.rest)
+        return self.resting()
 
     def note_migration(self, status: str) -> None:
         """The resize's record."""

@@ -124,6 +124,10 @@ class FakeNetwork(Fake):
         return 200, {"ports": [p for p in self.ports.values() if wanted is None or p["device_id"] in wanted]}
 
     def post_ports(self, parts: list[str], query: Any, body: Any) -> tuple[int, Any]:
+        taken = {port["mac_address"] for port in self.ports.values()}
+        if any(one.get("mac_address") in taken for one in body.get("ports", [body.get("port", {})])):
+            return 409, {"NeutronError": {"type": "MacAddressInUse", "message": "the address is in use"}}
+
         def make(fields: dict[str, Any]) -> dict[str, Any]:
             fields = dict(fields)
             return self.port(fields.pop("network_id"), **fields)

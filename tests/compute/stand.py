@@ -148,6 +148,22 @@ class World:
         assert self.show(key)["status"] == "ACTIVE", self.show(key)
         return key
 
+    def wired(self) -> None:
+        """The network service wires the ports that it held back, and tells."""
+        self.network.release()
+        events = [
+            {
+                "name": "network-vif-plugged",
+                "server_uuid": port["device_id"],
+                "tag": port["id"],
+                "status": "completed",
+            }
+            for port in self.network.ports.values()
+            if port["device_id"]
+        ]
+        if events:
+            self.call("POST", "/os-server-external-events", {"events": events}, who="service")
+
     def show(self, key: str, *, who: str = "admin", version: str = "2.104") -> dict[str, Any]:
         """A server's answer."""
         return dict(self.call("GET", f"/servers/{key}", who=who, version=version)["server"])
