@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import falcon
@@ -319,4 +320,6 @@ def from_falcon(error: falcon.HTTPError) -> ApiError:
         return MethodNotAllowed("The method is not allowed here.", headers=headers)
     if code == 403:
         return Forbidden(str(error.description or error.title))
-    return ApiError(str(error.description or error.title), code=code, headers=headers)
+    other = ApiError(str(error.description or error.title), code=code, headers=headers)
+    other.title = HTTPStatus(code).phrase
+    return other

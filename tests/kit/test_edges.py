@@ -94,3 +94,11 @@ def test_what_has_no_brief_fields_is_listed_whole(tmp_path: Path, monkeypatch: p
     with pytest.raises(RemoteError):
         toy.call("GET", "/v1/widgets/detail", version="1.3")
     toy.close()
+
+
+def test_a_request_that_falcon_refuses_has_the_right_title(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    answer = toy.client.send("POST", "/v1/widgets", b"{}", token="member", headers={"Content-Length": "many"})
+    assert answer.status == 400
+    assert list(msgspec.json.decode(answer.read())) == ["Bad Request"]
+    toy.close()
