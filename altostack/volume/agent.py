@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,7 +47,12 @@ class Agent:
         self._client, self._images = runtime.clients[runtime.service.name], runtime.clients["image"]
         self._base = f"/internal/nodes/{node.host}"
         self._work = node.root / "volume-work"
-        self._pool = ThreadPoolExecutor(workers, f"volume-{node.host}") if workers else None
+        self._jobs: queue.SimpleQueue[tuple[str, Callable[[], None]]] | None = None
+        if workers:
+            self._jobs = queue.SimpleQueue()
+            for number in range(workers):  # daemons: a long copy must not keep a stopping process
+                name = f"volume-{node.host}-{number}"
+                threading.Thread(target=self._labour, name=name, daemon=True).start()
         self._busy: set[str] = set()
         self._again: set[str] = set()
         self._lock = threading.Lock()
@@ -111,10 +116,15 @@ class Agent:
                 self._again.add(key)
                 return
             self._busy.add(key)
-        if self._pool is None:
+        if self._jobs is None:
             self._do(key, job)
         else:
-            self._pool.submit(self._do, key, job)
+            self._jobs.put((key, job))
+
+    def _labour(self) -> None:
+        assert self._jobs is not None
+        while True:
+            self._do(*self._jobs.get())
 
     def _do(self, key: str, job: Callable[[], None]) -> None:
         try:
@@ -219,9 +229,7 @@ class Agent:
                     headers={"Content-Type": "application/octet-stream"},
                 )  # fmt: skip
             text = answer.read()[:300].decode(errors="replace")
-        if answer.status == 409:
-            return  # the bits are there: it is the answer to an earlier try that was lost
-        if 400 <= answer.status < 500:
+        if 400 <= answer.status < 500 and answer.status != 409:  # 409: an earlier try of ours is not over yet
             raise SourceUnusable(f"the image service answered {answer.status}: {text}")
         if answer.status >= 300:
             raise RemoteError("image", answer.status, text)
