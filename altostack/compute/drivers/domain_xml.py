@@ -117,6 +117,11 @@ def port_alias(port_id: str) -> str:
     return _PORT + port_id
 
 
+def alias_of(device: Element) -> str:
+    """The alias of a device made here."""
+    return _attribute(device, "alias", "name") or ""
+
+
 def pick_target(wanted: str | None, taken: frozenset[str] | set[str], volume_id: str) -> str:
     """The disk name for a volume: the wanted one, or the first free. Raises DeviceBusy, InvalidSpec."""
     if wanted is not None:
@@ -197,13 +202,20 @@ def owner(xml: str) -> str | None:
     return fromstring(xml).findtext(f"metadata/{{{NAMESPACE}}}guest/{{{NAMESPACE}}}owner")
 
 
-def backup(target: str, scratch: Path) -> str:
-    """A push backup of one disk into a new qcow2 file (libvirt.org/formatbackup.html)."""
-    element = Element("domainbackup", mode="push")
-    disk = SubElement(SubElement(element, "disks"), "disk", name=target, backup="yes", type="file")
-    SubElement(disk, "target", file=str(scratch))
+def mirror(scratch: Path) -> str:
+    """The target of a copy of a disk in use: a new qcow2 file."""
+    disk = Element("disk", type="file")
+    SubElement(disk, "source", file=str(scratch))
     SubElement(disk, "driver", type="qcow2")
-    return tostring(element, encoding="unicode")
+    return tostring(disk, encoding="unicode")
+
+
+def is_mirrored(xml: str, target: str) -> bool:
+    """Whether the copy of a disk has caught up with it."""
+    for disk in fromstring(xml).iterfind("devices/disk"):
+        if _attribute(disk, "target", "dev") == target:
+            return _attribute(disk, "mirror", "ready") == "yes"
+    return False
 
 
 # ---------------------------------------------------------------------------------------------- parts

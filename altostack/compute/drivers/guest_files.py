@@ -52,7 +52,7 @@ class GuestFiles:
 
     @property
     def scratch(self) -> Path:
-        """Target of a backup while a snapshot is taken."""
+        """Target of a copy while a snapshot is taken."""
         return self.folder / "snapshot.part"
 
     def ephemeral(self, index: int) -> Path:

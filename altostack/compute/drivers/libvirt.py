@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
-from xml.etree.ElementTree import fromstring, tostring
+from xml.etree.ElementTree import Element, fromstring, tostring
 
 import libvirt  # type: ignore[import-untyped]  # the binding ships no types
 
-from altostack.compute.drivers import domain_xml, guest_files
+from altostack.compute.drivers import domain_xml, guest_files, leftovers
 from altostack.compute.drivers.accel import virt_type
 from altostack.compute.drivers.base import (
     Console,
@@ -270,11 +270,8 @@ class LibvirtDriver:
                     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
                     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
                 )
-        files = self._files(guest_id)
-        files.remove()
-        if isinstance(self._host, PrivateLibvirtd):
-            self._host.outside(f"/var/log/libvirt/qemu/{guest_id}.log").unlink(missing_ok=True)
-            self._host.outside(str(self._host.serial_socket(files.folder))).unlink(missing_ok=True)
+        self._files(guest_id).remove()
+        self._host.forget(guest_id)
 
     # ------------------------------------------------------------------------------------ devices
 
@@ -288,11 +285,13 @@ class LibvirtDriver:
                 target = have[disk.volume_id].removeprefix("/dev/")
             else:
                 target = domain_xml.pick_target(disk.device, taken, disk.volume_id)
-            xml = tostring(domain_xml.disk_element(disk, target=target), encoding="unicode")
+            device = domain_xml.disk_element(disk, target=target)
             missing = [
                 devices is not None and disk.volume_id not in devices.volumes for devices in (now, later)
             ]
-            self._plug(domain, xml, now, live=missing[0], config=missing[1], what=f"volume {disk.volume_id}")
+            self._plug(
+                domain, device, now, live=missing[0], config=missing[1], what=f"volume {disk.volume_id}"
+            )
         return f"/dev/{target}"
 
     def detach_volume(self, guest_id: str, volume_id: str) -> None:
@@ -302,9 +301,9 @@ class LibvirtDriver:
         with self._link.speaking(guest_id):
             domain = self._pluggable(guest_id)
             now, later = self._devices(domain)
-            xml = tostring(domain_xml.nic_element(nic), encoding="unicode")
+            device = domain_xml.nic_element(nic)
             missing = [devices is not None and nic.port_id not in devices.ports for devices in (now, later)]
-            self._plug(domain, xml, now, live=missing[0], config=missing[1], what=f"port {nic.port_id}")
+            self._plug(domain, device, now, live=missing[0], config=missing[1], what=f"port {nic.port_id}")
 
     def detach_nic(self, guest_id: str, port_id: str) -> None:
         self._unplug(guest_id, domain_xml.port_alias(port_id), f"port {port_id}")
@@ -360,19 +359,13 @@ class LibvirtDriver:
             if domain is None or not domain.isActive():
                 guest_files.flatten(files.root, out_path)
                 return
-            self._end_job(domain)
-            files.scratch.unlink(missing_ok=True)
+            target = domain_xml.root_target(domain.XMLDesc(0))
+            self._end_copy(domain, target)
             try:
-                target = domain_xml.root_target(domain.XMLDesc(0))
-                domain.backupBegin(domain_xml.backup(target, files.scratch), None, 0)
-                done = self._link.wait(lambda: domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE, 3600)
-                if not done:
-                    raise OperationTimeout(f"guest {guest_id}: the snapshot did not end within an hour")
-                if not domain.isActive() or not self._backup_succeeded(domain):
-                    raise HypervisorError(f"guest {guest_id}: the copy of its root disk was broken off")
-                guest_files.flatten(files.scratch, out_path)
+                mirrored = self._mirror(domain, target, files.scratch)
+                guest_files.flatten(files.scratch if mirrored else files.root, out_path)
             finally:
-                self._end_job(domain)
+                self._end_copy(domain, target)
                 files.scratch.unlink(missing_ok=True)
 
     # --------------------------------------------------------------------------------------- parts
@@ -508,16 +501,32 @@ class LibvirtDriver:
         now = domain_xml.read_devices(domain.XMLDesc(0)) if domain.isActive() else None
         return now, domain_xml.read_devices(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
-    @staticmethod
     def _plug(
-        domain: Any, xml: str, now: domain_xml.Devices | None, *, live: bool, config: bool, what: str
+        self,
+        domain: Any,
+        device: Element,
+        now: domain_xml.Devices | None,
+        *,
+        live: bool,
+        config: bool,
+        what: str,
     ) -> None:
         if live and now is not None and now.free_ports == 0:
             raise DeviceBusy(
                 f"guest {domain.UUIDString()} has no free hot-plug port for {what}; restart it to get more"
             )
-        if live or config:
-            domain.attachDeviceFlags(xml, (_LIVE if live else 0) | (_CONFIG if config else 0))
+        if not live and not config:
+            return
+        flags, xml = (_LIVE if live else 0) | (_CONFIG if config else 0), tostring(device, encoding="unicode")
+        try:
+            domain.attachDeviceFlags(xml, flags)
+        except libvirt.libvirtError:
+            if not live or not self._drop_leftover(domain, domain_xml.alias_of(device)):
+                raise
+            domain.attachDeviceFlags(xml, flags)
+
+    def _drop_leftover(self, domain: Any, alias: str) -> bool:
+        return leftovers.drop(domain, alias, wait=self._link.wait, timeout_s=self._release_timeout_s)
 
     def _unplug(self, guest_id: str, alias: str, what: str) -> None:
         """Live first: a guest that keeps its device keeps it at the next start too."""
@@ -527,6 +536,7 @@ class LibvirtDriver:
                 return
             self._expect(domain, guest_id, Power.RUNNING, Power.PAUSED, Power.SHUTOFF)
             if domain.isActive():
+                self._drop_leftover(domain, alias)
                 self._release(domain, alias, what)
             if domain_xml.has_alias(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), alias):
                 domain.detachDeviceAlias(alias, _CONFIG)
@@ -554,16 +564,38 @@ class LibvirtDriver:
         if domain.blockInfo(target)[0] < size_gib * GIB:
             domain.blockResize(target, size_gib * GIB, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 
-    def _end_job(self, domain: Any) -> None:
-        """End a copy that an earlier, interrupted call left running."""
-        if domain.isActive() and domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
-            domain.abortJob()
-            self._link.wait(lambda: domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE, 30)
+    def _mirror(self, domain: Any, target: str, scratch: Path) -> bool:
+        """Copy a disk in use until both are alike, then let go: the copy is the disk as it was at that moment.
 
-    @staticmethod
-    def _backup_succeeded(domain: Any) -> bool:
-        stats = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
-        return bool(
-            stats.get("type") == libvirt.VIR_DOMAIN_JOB_COMPLETED
-            and stats.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP
-        )
+        False when the guest went off meanwhile. A mirror and not libvirt's backup job, because that one is lost for
+        good, with the guest locked, when the daemon dies at its beginning (libvirt 9.0).
+        """
+        scratch.unlink(missing_ok=True)
+        domain.blockCopy(target, domain_xml.mirror(scratch), {}, libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
+
+        def settled() -> bool:
+            return not domain.blockJobInfo(target, 0) or domain_xml.is_mirrored(domain.XMLDesc(0), target)
+
+        try:
+            if not self._link.wait(settled, 3600):
+                raise OperationTimeout(
+                    f"guest {domain.UUIDString()}: its root disk was not copied within an hour"
+                )
+            if domain_xml.is_mirrored(domain.XMLDesc(0), target):
+                self._end_copy(domain, target)
+                return True
+        except libvirt.libvirtError:
+            if domain.isActive():
+                raise
+        if domain.isActive():
+            raise HypervisorError(f"guest {domain.UUIDString()}: the copy of its root disk was broken off")
+        return False
+
+    def _end_copy(self, domain: Any, target: str) -> None:
+        """End a copy, also one that an earlier, interrupted call left running."""
+        try:
+            if domain.isActive() and domain.blockJobInfo(target, 0):
+                domain.blockJobAbort(target, 0)
+        except libvirt.libvirtError:
+            if domain.isActive():
+                raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import shutil
 import signal
 import stat
 import subprocess
@@ -28,6 +29,17 @@ _BINDS = {
     "/var/cache/libvirt": "cache",
     "/var/log/libvirt": "log",
 }
+
+# Files named after a guest, whose name here is its id; libvirt shortens names of folders.
+_TRACES = (
+    "log/qemu/{id}.log*",
+    "run/altostack/{id}",
+    "run/qemu/{id}.*",
+    "etc/qemu/{id}.xml*",
+    "lib/qemu/save/{id}.save*",
+    "lib/qemu/domain-*-{short}",
+    "lib/qemu/channel/target/domain-*-{short}",
+)
 
 # libvirt probes every QEMU binary it finds; the 32-bit one costs as much time as the one we use.
 _UNUSED_EMULATORS = ("/usr/bin/qemu-system-i386",)
@@ -92,6 +104,10 @@ class LibvirtHost(Protocol):
         """A path the daemon named, as this process sees it."""
         ...
 
+    def forget(self, guest_id: str) -> None:
+        """Remove what the daemon keeps of a guest that it no longer knows."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemLibvirt:
@@ -107,6 +123,9 @@ class SystemLibvirt:
 
     def outside(self, path: str) -> Path:
         return Path(path)
+
+    def forget(self, guest_id: str) -> None:
+        """Nothing: its files are not ours."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,6 +160,15 @@ class PrivateLibvirtd:
             if path.startswith(inside + "/"):
                 return self.root / folder / path[len(inside) + 1 :]
         return Path(path)
+
+    def forget(self, guest_id: str) -> None:
+        # A daemon that was killed leaves more than one that was asked to undefine a guest.
+        for pattern in _TRACES:
+            for path in self.root.glob(pattern.format(id=guest_id, short=guest_id[:20])):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
     def pid(self) -> int | None:
         """The daemon's process id, None unless the process under that number really is our daemon."""
