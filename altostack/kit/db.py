@@ -112,21 +112,20 @@ def collided(error: BaseException) -> bool:
     return "database is locked" in str(original) or "database table is locked" in str(original)
 
 
-_open_writes = threading.local()
+class _OpenWrites(threading.local):
+    """The databases in which this thread holds a write transaction."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+
+_open_writes = _OpenWrites()
 
 
 def writing() -> bool:
     """Whether this thread holds a write transaction. Nobody may wait for a neighbour then: the neighbour, or whoever
     it waits for, may need this very lock."""
-    return getattr(_open_writes, "count", 0) > 0
-
-
-def _count(change: int) -> Callable[[sa.Connection], None]:
-    def event_of(connection: sa.Connection) -> None:
-        if connection.get_execution_options().get(_WRITE):
-            _open_writes.count = max(0, getattr(_open_writes, "count", 0) + change)
-
-    return event_of
+    return bool(_open_writes.names)
 
 
 class Database:
@@ -139,10 +138,13 @@ class Database:
         self.url = make_url(url)
         self.name = name
         self._durable = durable
+        self._turn = threading.Lock()
         self.engine = self._engine(self.url, pool)
         self._writer = self.engine.execution_options(**{_WRITE: True})
-        for name, change in (("begin", 1), ("commit", -1), ("rollback", -1)):
-            event.listen(self._writer, name, _count(change))
+        if self.dialect != "sqlite":
+            event.listen(self._writer, "begin", self._began)
+        event.listen(self._writer, "commit", self._ended)
+        event.listen(self._writer, "rollback", self._ended)
 
     @property
     def dialect(self) -> str:
@@ -156,12 +158,39 @@ class Database:
                 raise ValueError("an in-memory SQLite database cannot be shared by threads; give a file")
             engine = sa.create_engine(url, pool_size=pool, max_overflow=pool * 4, pool_timeout=60)
             event.listen(engine, "connect", self._tune_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
+            event.listen(engine, "begin", self._begin_sqlite)
             return engine
         return sa.create_engine(
             url, pool_size=pool, max_overflow=pool * 2, pool_timeout=60, pool_pre_ping=True,
             isolation_level="READ COMMITTED",
         )  # fmt: skip
+
+    def _began(self, connection: sa.Connection) -> None:
+        if connection.get_execution_options().get(_WRITE):
+            if self.name in _open_writes.names:
+                raise RuntimeError(f"{self.name}: this thread would wait for its own write transaction")
+            _open_writes.names.append(self.name)
+
+    def _ended(self, connection: sa.Connection) -> None:
+        if connection.get_execution_options().get(_WRITE) and self.name in _open_writes.names:
+            _open_writes.names.remove(self.name)
+            if self.dialect == "sqlite":
+                self._turn.release()
+
+    def _begin_sqlite(self, connection: sa.Connection) -> None:
+        if not connection.get_execution_options().get(_WRITE):
+            connection.exec_driver_sql("BEGIN")
+            return
+        self._began(connection)
+        # SQLite's own waiting is a lottery with growing pauses; threads of one process queue here instead.
+        if not self._turn.acquire(timeout=_BUSY_MS / 1000):
+            _open_writes.names.remove(self.name)
+            raise sa.exc.OperationalError("BEGIN IMMEDIATE", None, TimeoutError("database is locked"))
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except BaseException:
+            self._ended(connection)
+            raise
 
     def _tune_sqlite(self, connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are ours: see _begin_sqlite
@@ -229,13 +258,9 @@ class Database:
         self.engine.dispose()
 
     def forget(self) -> None:
-        """After a fork, in the child: leave the parent's connections to the parent."""
+        """After a fork, in the child: leave the parent's connections, and its turns, to the parent."""
+        self._turn = threading.Lock()
         self.engine.dispose(close=False)
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    write = connection.get_execution_options().get(_WRITE)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def retry(work: Callable[[], T]) -> T:
