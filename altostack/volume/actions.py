@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from altostack.kit.api import remove, signal
 from altostack.kit.call import Call
 from altostack.kit.clients import RemoteError
-from altostack.kit.errors import BadGateway, BadRequest, Unimplemented
+from altostack.kit.errors import BadRequest, Unavailable, Unimplemented
 from altostack.kit.resource import MAX_INT, struct
 from altostack.kit.versions import Version
 from altostack.volume import attachment as attachments
@@ -294,7 +294,7 @@ def _make_image(call: Call, row: Volume, fields: dict[str, Any]) -> dict[str, An
     except RemoteError as error:
         if 400 <= error.status < 500:
             raise BadRequest(f"The image service refused: {error.message}", field="image_name") from error
-        raise BadGateway(f"The image service did not answer: {error.message}") from error
+        raise Unavailable(f"The image service did not answer: {error.message}") from error
     return made
 
 

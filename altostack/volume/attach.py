@@ -17,7 +17,7 @@ from altostack.kit.call import Call, Reply
 from altostack.kit.clients import RemoteError
 from altostack.kit.db import utcnow
 from altostack.kit.dialect import dashed_uuid
-from altostack.kit.errors import BadGateway, BadRequest, Conflict
+from altostack.kit.errors import BadRequest, Conflict, Unavailable
 from altostack.volume import attachment as attachments
 from altostack.volume.attachment import ATTACHED, ATTACHING, RESERVED, Attachment
 from altostack.volume.dialect import invalid_input, invalid_volume
@@ -160,7 +160,7 @@ def _used(call: Call, server: str, volume: str, attachment: str) -> bool:
     except RemoteError as error:
         if 400 <= error.status < 500:
             return False
-        raise BadGateway(f"The compute service did not say whether server {server} uses it.") from error
+        raise Unavailable(f"The compute service did not say whether server {server} uses it.") from error
 
 
 def release(row: Volume, left: list[Attachment]) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import attributes
 from altostack.kit import api
 from altostack.kit.api import load
 from altostack.kit.call import Call
-from altostack.kit.errors import BadRequest, Forbidden, NotFound
+from altostack.kit.errors import BadRequest, Forbidden, NotFound, Unavailable
 from altostack.kit.resource import struct
 from altostack.kit.versions import Version
 from altostack.volume import types
@@ -63,7 +63,7 @@ def _image(call: Call, ref: str) -> dict[str, Any]:
     except RemoteError as error:
         if error.status in (400, 403):
             raise bad from error
-        raise
+        raise Unavailable(f"The image service did not answer: {error.message}") from error
     if found is None:
         raise bad
     return found

@@ -16,7 +16,6 @@ from altostack.kit.policy import ADMIN
 from altostack.kit.resource import private
 from altostack.kit.route import Route
 from altostack.kit.service import Runtime
-from altostack.kit.versions import Version
 from altostack.volume.config import VolumeSettings
 from altostack.volume.dialect import invalid_input
 from altostack.volume.model import VolumeRow
@@ -206,5 +205,3 @@ ROUTES = (
         policy="volume:availability_zone_list", check="",
     ),
 )  # fmt: skip
-
-__all__ = ["ROUTES", "StorageNode", "Version", "capabilities", "heard", "ring", "settings", "silence"]
