@@ -290,7 +290,11 @@ def _make_image(call: Call, row: Volume, fields: dict[str, Any]) -> dict[str, An
     kept = {k: v for k, v in row.image_meta.items() if k not in _IMAGE_OWN}
     try:
         made = images.create(kept | fields, token=call.context.token)
-        images.uploader(made["id"], row.host or "")
+        try:
+            images.uploader(made["id"], row.host or "")
+        except RemoteError:
+            images.delete(made["id"])
+            raise
     except RemoteError as error:
         if 400 <= error.status < 500:
             raise BadRequest(f"The image service refused: {error.message}", field="image_name") from error
