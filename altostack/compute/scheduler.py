@@ -7,6 +7,8 @@ numbers name no host, so a project may read them.
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -205,30 +207,92 @@ def survivors(ask: Ask, among: list[Target]) -> list[Target]:
     return [one for _, one in sorted(weighed, key=lambda pair: -pair[0])]
 
 
+class Recent:
+    """Placement's latest answers. In a burst of servers alike, the hosts of the one will mostly do for the next: the
+    claim finds out. What was claimed here meanwhile is counted in, so that the burst spreads."""
+
+    SECONDS = 0.5
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[tuple[str, int], ...], tuple[float, dict[str, Candidate]]] = {}
+
+    def get(self, resources: Mapping[str, int]) -> list[Candidate]:
+        """The candidates of a moment ago; none when that is too long ago."""
+        with self._lock:
+            at, found = self._known.get(tuple(sorted(resources.items())), (0.0, {}))
+            return list(found.values()) if time.monotonic() - at < self.SECONDS else []
+
+    def put(self, resources: Mapping[str, int], found: list[Candidate]) -> None:
+        """Remember an answer."""
+        with self._lock:
+            if len(self._known) > 64:
+                self._known.clear()
+            key = tuple(sorted(resources.items()))
+            self._known[key] = (time.monotonic(), {one.provider: one for one in found})
+
+    def claimed(self, resources: Mapping[str, int], provider: str) -> None:
+        """Count a claim in, wherever that host is remembered."""
+        with self._lock:
+            for _, found in self._known.values():
+                if provider in found:
+                    now = found[provider].resources
+                    found[provider] = Candidate(
+                        provider=provider,
+                        resources={
+                            name: (capacity, used + resources.get(name, 0))
+                            for name, (capacity, used) in now.items()
+                        },
+                    )
+
+
 def place(runtime: Runtime, placement: Placement, row: Server, resources: Mapping[str, int]) -> Target:
     """Choose a host for ``row`` and claim its room there. Safe to be run again after a crash.
 
     Raises Failed, with the table of filters, when no host is left; RemoteError when placement does not answer.
     """
+    recent: Recent = runtime.__dict__.setdefault("_recent_candidates", Recent())
     with runtime.db.read() as session:
         ask = ask_for(session, row, resources)
         picky = bool(ask.host or ask.zone or ask.together is not None or ask.policy)
-    limit = None if picky else runtime.settings.candidates
-    while True:
-        found = placement.candidates(resources, limit=limit)
-        with runtime.db.read() as session:
-            left = survivors(ask, targets(session, runtime, found))
-        if left or limit is None or len(found) < limit:
-            break
-        limit = None  # the first few were all unfit; look at every one before giving up
-    for target in left:
-        chosen = _claim(runtime, placement, row, resources, target)
-        if chosen is not None:
-            return chosen
+        remembered = [] if picky else recent.get(resources)
+        left = survivors(ask, targets(session, runtime, remembered)) if remembered else []
+    chosen = _first(runtime, placement, row, resources, left[:3])
+    if chosen is None:
+        left = _look(runtime, placement, ask, None if picky else runtime.settings.candidates, recent)
+        chosen = _first(runtime, placement, row, resources, left)
+    if chosen is not None:
+        recent.claimed(resources, chosen.host.id)
+        return chosen
     if left:
         raise RemoteError("placement", 409, "all hosts that had room were taken meanwhile")
     with runtime.db.read() as session:
         raise Failed(explain(session, runtime, placement, ask))
+
+
+def _look(
+    runtime: Runtime, placement: Placement, ask: Ask, limit: int | None, recent: Recent
+) -> list[Target]:
+    """Placement's candidates that pass the filters; should the first few all be unfit, out of all of them."""
+    while True:
+        found = placement.candidates(ask.resources, limit=limit)
+        recent.put(ask.resources, found)
+        with runtime.db.read() as session:
+            left = survivors(ask, targets(session, runtime, found))
+        if left or limit is None or len(found) < limit:
+            return left
+        limit = None
+
+
+def _first(
+    runtime: Runtime, placement: Placement, row: Server, resources: Mapping[str, int], among: list[Target]
+) -> Target | None:
+    """The first target whose room can be claimed."""
+    for target in among:
+        chosen = _claim(runtime, placement, row, resources, target)
+        if chosen is not None:
+            return chosen
+    return None
 
 
 def _claim(

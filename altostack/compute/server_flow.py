@@ -46,7 +46,7 @@ _PASSING = (401, 408, 429)
 class ServerFlow(Flow[Server]):
     """The base of the parts of `ServerLife`."""
 
-    deadline = 120.0
+    deadline = 300.0
 
     def rest(self) -> Next:
         """Where every part ends: nothing is being done, whatever is asked is taken here."""
