@@ -97,7 +97,7 @@ class LinuxDriver:
 
         :raises DriverError: the kernel refuses.
         """
-        self._run(lambda: self._kernel.create(self._names.node))
+        self._run(self._create_node)
 
     def forget(self) -> None:
         """Trust nothing that is remembered: the next :meth:`converge` looks at the machine first."""
@@ -121,12 +121,15 @@ class LinuxDriver:
     def _run(self, work: Callable[[], _T]) -> _T:
         return self._hands.submit(work).result()
 
-    def _start(self) -> None:
-        """Look at what is there. Whoever was killed here before, this finds it and goes on."""
+    def _create_node(self) -> None:
         try:
             self._kernel.create(self._names.node)
         except PermissionError as error:
             raise DriverError(f"the Linux network driver needs root: {error}") from error
+
+    def _start(self) -> None:
+        """Look at what is there. Whoever was killed here before, this finds it and goes on."""
+        self._create_node()
         self._firewall.open()
         self._switch.open(native=self._firewall.native)
         self._dhcp.servers.open()
