@@ -8,6 +8,8 @@ mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
 modprobe -a virtio_net virtio_rng
 ip link set lo up
+# The name of an earlier boot, until the metadata has told it again.
+[ ! -s /etc/hostname ] || hostname -F /etc/hostname
 
 # Network cards present now, and those plugged in later.
 uevent /lib/nic.sh >/dev/null 2>&1 &
