@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from xml.etree import ElementTree
 
+from altostack.compute.drivers import dead_daemon
 from altostack.compute.drivers.base import HypervisorUnavailable
 
 # Folder inside the daemon's view -> folder under the node's root. The daemon's own paths stay short that way,
@@ -210,7 +210,7 @@ class PrivateLibvirtd:
         if not id_file.exists():
             _write(id_file, str(uuid.uuid4()))
         _write(etc / "libvirtd.conf", _LIBVIRTD_CONF.format(host_uuid=id_file.read_text()))
-        _drop_half_started(self.root / "run" / "qemu")
+        dead_daemon.mend(self.root / "run" / "qemu", self.outside)
         filters = ", ".join(f'"{name}"' for name in self.capability_filters)
         _write(
             etc / "qemu.conf",
@@ -241,30 +241,6 @@ class PrivateLibvirtd:
         with (self.root / "libvirtd.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-def _drop_half_started(states: Path) -> None:
-    """Forget guests that a daemon was just starting when it died, none of which ran an instruction yet.
-
-    A daemon that finds such a guest may hold its lock for ever (seen with libvirt 9.0: a state without a process id).
-    """
-    for state in states.glob("*.xml"):
-        try:
-            root = ElementTree.parse(state).getroot()
-        except ElementTree.ParseError:
-            continue  # cut off while written: the daemon refuses it by itself
-        if root.get("reason") != "starting up":
-            continue
-        pid_file = state.with_suffix(".pid")
-        try:
-            pid = int(pid_file.read_text())
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError, ValueError):
-            words = b""
-        if f"guest={state.stem},".encode() in words:
-            _kill(pid, signal.SIGKILL)
-        pid_file.unlink(missing_ok=True)
-        state.unlink()
 
 
 def _qemu_user(root: Path) -> str:

@@ -58,19 +58,13 @@ class Link:
         with self._lock:
             if self._closed:
                 raise HypervisorUnavailable("this driver is closed")
-            if self._connection is not None and self._alive():
+            if self._answers():
                 return self._connection
             lost = self._connection is not None
             self._connection = None
             with _LOOP:
                 _event_loop(os.getpid())
-            self._host.start()
-            try:
-                self._connection = self._open()
-            except libvirt.libvirtError as error:
-                raise HypervisorUnavailable(
-                    f"libvirt at {self._host.uri} does not answer: {error}"
-                ) from error
+            self._connection = self._reach()
             connection = self._connection
         if lost:
             self._tell(None, GuestEvent.RESYNC)
@@ -131,6 +125,26 @@ class Link:
             return self._connection is not None and bool(self._connection.isAlive())
         except libvirt.libvirtError:
             return False
+
+    def _answers(self) -> bool:
+        """A connection just lost looks alive until it is used."""
+        try:
+            return self._alive() and self._connection.getLibVersion() > 0
+        except libvirt.libvirtError:
+            return False
+
+    def _reach(self) -> Any:
+        """Connect, a few times: a daemon that is being killed still looks alive for a moment."""
+        for attempt in range(1, 6):
+            self._host.start()
+            try:
+                return self._open()
+            except libvirt.libvirtError as error:
+                if attempt == 5:
+                    raise HypervisorUnavailable(
+                        f"libvirt at {self._host.uri} does not answer: {error}"
+                    ) from error
+                time.sleep(0.1)
 
     def _open(self) -> Any:
         connection = libvirt.open(self._host.uri)

@@ -43,6 +43,12 @@ def until(done: Callable[[], bool], *, timeout_s: float = 20) -> None:
         time.sleep(0.05)
 
 
+def kill_daemon(bench: LibvirtBench) -> None:
+    """As by kill -9, and gone when this returns: what follows rewrites what it left."""
+    os.kill(bench.host.pid(), signal.SIGKILL)
+    until(lambda: bench.host.pid() is None)
+
+
 def test_devices_are_seen_inside(libvirt: LibvirtBench) -> None:
     """Hot-plug, growth and unplug of disks and cards, the disks made for the guest, and a snapshot that boots."""
     driver = libvirt.driver
@@ -313,7 +319,7 @@ def test_a_daemon_of_somebody_else(libvirt: LibvirtBench) -> None:
 def test_a_guest_half_started_by_a_dead_daemon(libvirt: LibvirtBench) -> None:
     """The state that a daemon leaves when killed between writing it and starting QEMU."""
     driver, spec, other = libvirt.driver, libvirt.started(), libvirt.started()
-    os.kill(libvirt.host.pid(), signal.SIGKILL)
+    kill_daemon(libvirt)
     state = libvirt.folder / "libvirt/run/qemu" / f"{spec.id}.xml"
     head = "<domstatus state='paused' reason='starting up' pid='0'>"
     state.write_text(re.sub("<domstatus [^>]*>", head, state.read_text()))
@@ -321,6 +327,45 @@ def test_a_guest_half_started_by_a_dead_daemon(libvirt: LibvirtBench) -> None:
     assert driver.guest(spec.id).power is Power.RUNNING
     assert len(libvirt.processes(spec.id)) == 1
     assert driver.guest(other.id).power is Power.RUNNING
+
+
+def test_a_card_half_unplugged_by_a_dead_daemon(libvirt: LibvirtBench) -> None:
+    """QEMU has let go of card and netdev, the daemon died before it wrote that down; the guest must live on."""
+    nic = libvirt.nic()
+    driver, spec = libvirt.driver, libvirt.started(nics=(nic,))
+    libvirt.booted(spec)
+    state = libvirt.folder / "libvirt/run/qemu" / f"{spec.id}.xml"
+    plugged = state.read_text()
+    driver.detach_nic(spec.id, nic.port_id)
+    kill_daemon(libvirt)
+    state.write_text(plugged)
+    assert driver.guest(spec.id).power is Power.RUNNING
+    driver.detach_nic(spec.id, nic.port_id)
+    assert not driver.guest(spec.id).ports
+    driver.attach_nic(spec.id, nic)
+    assert driver.guest(spec.id).ports == {nic.port_id}
+
+
+def test_a_volume_half_attached_by_a_dead_daemon(libvirt: LibvirtBench) -> None:
+    """QEMU has the disk, the daemon died before it wrote that down; attaching and detaching must work again."""
+    driver, spec, volume = libvirt.driver, libvirt.started(), libvirt.volume()
+    libvirt.booted(spec)
+    state = libvirt.folder / "libvirt/run/qemu" / f"{spec.id}.xml"
+    config = libvirt.folder / "libvirt/etc/qemu" / f"{spec.id}.xml"
+    before, defined = state.read_text(), config.read_text()
+    for verb in (
+        lambda: driver.attach_volume(spec.id, volume),
+        lambda: driver.detach_volume(spec.id, volume.volume_id),
+    ):
+        driver.attach_volume(spec.id, volume)
+        kill_daemon(libvirt)
+        state.write_text(before)
+        config.write_text(defined)
+        assert not driver.guest(spec.id).volumes
+        verb()
+    assert not driver.guest(spec.id).volumes
+    path = volume.connection["data"]["path"]
+    subprocess.run(["qemu-img", "resize", "-q", path, "2G"], check=True)  # fails while a guest holds it
 
 
 def test_the_daemon_is_started_once(libvirt: LibvirtBench) -> None:
