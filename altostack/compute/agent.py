@@ -7,6 +7,7 @@ reached: a guest that changes by itself afterwards is reported, not changed back
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ class Journal:
         self._folder = folder
         self._known: dict[str, dict[str, int]] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        for file in folder.glob(".*.new"):
+            file.unlink()  # a killed agent's
         for file in folder.glob("*.json"):
             try:
                 self._known[file.stem] = msgspec.json.decode(file.read_bytes(), type=dict[str, int])
@@ -74,6 +77,7 @@ class Agent:
         root = node.root / "compute"
         self._cache = ImageCache(self._images, node.host, node.token, root / "images")
         self._no_bits = bool(runtime.cloud.get("simulate"))
+        shutil.rmtree(root / "snapshots", ignore_errors=True)  # that a killed agent did not get to upload
         self._converger = Converger(
             self._driver,
             image=self._image,

@@ -34,6 +34,8 @@ class ImageCache:
         self._client, self._host, self._token, self._folder = client, host, token, folder
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+        for file in folder.glob(".*.new"):
+            file.unlink()  # half an image, of an agent that was killed
 
     def path(self, image_id: str, disk_format: str, checksum: str | None) -> Path:
         """The file of the image; fetched first where the node has it not. Raises ImageRefused, ImageAway."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ class Agent:
         self._client, self._images = runtime.clients[runtime.service.name], runtime.clients["image"]
         self._base = f"/internal/nodes/{node.host}"
         self._work = node.root / "volume-work"
+        shutil.rmtree(self._work, ignore_errors=True)  # copies that a killed agent was busy with
         self._jobs: queue.SimpleQueue[tuple[str, Callable[[], None]]] | None = None
         if workers:
             self._jobs = queue.SimpleQueue()
