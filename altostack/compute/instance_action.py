@@ -77,17 +77,14 @@ def events(session: Session, action: InstanceAction) -> list[dict[str, Any]]:
             continue  # an attempt that was tried again
         name = f"compute_{line['step']}"
         failed = line["level"] == "error"
-        again = bool(found) and found[-1]["event"] == name
-        began_text = found.pop()["start_time"] if again else micro(began)
-        found.append(
-            {
-                "event": name,
-                "start_time": began_text,
-                "finish_time": micro(at),
-                "result": "Error" if failed else "Success",
-                "traceback": None,
-                "message": line["message"] if failed else None,
-            }
-        )
+        if not found or found[-1]["event"] != name:
+            found.append(
+                {
+                    "event": name, "start_time": micro(began), "result": "Success", "traceback": None, "message": None,
+                }
+            )  # fmt: skip
+        found[-1]["finish_time"] = micro(at)
+        if failed:
+            found[-1] |= {"result": "Error", "message": line["message"]}
         began = at
     return found

@@ -63,10 +63,13 @@ class End(Snapshot):
         """Undo what was done so far, whatever that is; None once nothing is left."""
         row = self.row
         if row.wanted and not self._guest_gone():
-            if row.wanted.get("power") == "gone":
+            if not self.home_alive():
+                self.say(f"host {row.host} is down; it removes the guest when it is back", level="warning")
+            elif row.wanted.get("power") == "gone":
                 return self.pending()
-            self.want(power="gone")
-            return self.observed(again)
+            else:
+                self.want(power="gone")
+                return self.observed(again)
         self._release_ports()
         if (left := self._release_volumes()) is not None:
             return left
@@ -74,18 +77,10 @@ class End(Snapshot):
         return None
 
     def _guest_gone(self) -> bool:
-        """Whether the node removed the guest. A dead node's guests are removed by it when it comes back."""
-        row = self.row
-        if row.wanted.get("power") == "gone":
-            seen = row.seen
-            if seen.get("generation", -1) >= row.generation and seen.get("power") == "gone":
-                return True
-            if not self.home_alive():
-                self.say(
-                    f"host {row.host} is down; it will remove the guest when it is back", level="warning"
-                )
-                return True
-        return False
+        """Whether the node removed the guest."""
+        row, seen = self.row, self.row.seen
+        asked = row.wanted.get("power") == "gone"
+        return asked and seen.get("generation", -1) >= row.generation and seen.get("power") == "gone"
 
     def _release_ports(self) -> None:
         cards = self.interfaces()
