@@ -2,7 +2,7 @@
 
     def test_my_module(altostack):
         cloud = altostack.connection
-        server = cloud.create_server("one", image="starter", flavor="m1.starter", network="net", auto_ip=False, wait=True)
+        server = cloud.create_server("one", image="starter", flavor="1", network="net", auto_ip=False, wait=True)
         assert server.status == "ACTIVE"
 
 `altostack` is a running simulated cloud of the test's own; `altostack_session` the same for a whole session.
