@@ -34,7 +34,7 @@ class CloudUnderTest:
         self.auth_url = auth_url
         self._connections: dict[str, Any] = {}
 
-    def config(self, user: str = "demo") -> dict[str, str]:
+    def config(self, user: str = "demo") -> dict[str, Any]:
         """Arguments for ``openstack.connect(**...)``."""
         return {
             "auth_url": self.auth_url,
@@ -48,7 +48,7 @@ class CloudUnderTest:
 
     def environment(self, user: str = "demo") -> dict[str, str]:
         """The same as OS_* variables, for command-line clients and Terraform."""
-        return {f"OS_{name.upper()}": value for name, value in self.config(user).items()}
+        return {f"OS_{name.upper()}": str(value) for name, value in self.config(user).items()}
 
     def connect(self, user: str = "demo") -> Any:
         """An openstacksdk connection, made once for each user."""

@@ -146,7 +146,10 @@ def show_class(call: Call) -> Any:
     if name != "default":
         raise NotFound(f"Quota class {name} could not be found.", field="class_name")
     values = dict(call.runtime.quotas.defaults) | dict.fromkeys(_NETWORK, UNLIMITED)
-    return {"quota_class_set": {"id": name, **_pick(call, values)}}
+    found = _pick(call, values)
+    if not call.at_least("2.50"):
+        del found["server_groups"], found["server_group_members"]
+    return {"quota_class_set": {"id": name, **found}}
 
 
 _RULE = "os_compute_api:os-quota-sets:"

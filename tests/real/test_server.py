@@ -47,8 +47,8 @@ def test_a_server_becomes_active_and_its_console_shows_the_boot(cloud: RealCloud
     script = Path(cloud.state.parent) / "user-data"
     script.write_text("#!/bin/sh\necho the user data ran\n")
     made = cloud.ask(
-        "server", "create", "one", "--image", "starter", "--flavor", "m1.starter", "--network", "net", "--key-name", "me",
-        "--security-group", "open", "--user-data", str(script), "--wait",
+        "server", "create", "one", "--image", "starter", "--flavor", "m1.starter", "--network", "net",
+        "--key-name", "me", "--security-group", "open", "--user-data", str(script), "--wait",
     )  # fmt: skip
     assert made["status"] == "ACTIVE"
     FACTS["one"] = made["id"]
@@ -72,8 +72,8 @@ def test_a_floating_ip_answers_only_after_the_rule(cloud: RealCloud) -> None:
 
 def test_servers_on_one_network_meet_and_strangers_do_not(cloud: RealCloud) -> None:
     cloud.openstack(
-        "server", "create", "two", "--image", "starter", "--flavor", "m1.starter", "--network", "net", "--key-name", "me",
-        "--security-group", "open", "--wait",
+        "server", "create", "two", "--image", "starter", "--flavor", "m1.starter", "--network", "net",
+        "--key-name", "me", "--security-group", "open", "--wait",
     )  # fmt: skip
     boots(cloud, "two")
     FACTS["two"] = next(iter(cloud.ask("server", "show", "two")["addresses"].values()))[0]
@@ -153,8 +153,8 @@ def test_a_snapshot_boots(cloud: RealCloud) -> None:
     cloud.openstack("server", "image", "create", "--name", "snap", "--wait", "one")
     assert cloud.ask("image", "show", "snap")["status"] == "active"
     cloud.openstack(
-        "server", "create", "again", "--image", "snap", "--flavor", "m1.starter", "--network", "net", "--key-name", "me",
-        "--security-group", "open", "--wait",
+        "server", "create", "again", "--image", "snap", "--flavor", "m1.starter", "--network", "net",
+        "--key-name", "me", "--security-group", "open", "--wait",
     )  # fmt: skip
     boots(cloud, "again")
     again = next(iter(cloud.ask("server", "show", "again")["addresses"].values()))[0]

@@ -1,8 +1,8 @@
 """A simulated cloud without threads in which a process can die at any named point, and whose every trace is counted.
 
 The points are found, not listed: before, after and at the commit of every step of every flow (`Engine`'s probe),
-before and after every verb of every node's drivers, and before and after every request by which a flow or an agent
-changes something in a service.
+before and after every verb of every node's drivers, and before and after every request by which a flow, an agent or
+an API changes something in another service.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from altostack.kit.service import Node
 
 PATIENCE = 100.0  # simulated seconds in which a request has to come to its end, crash included
 ROUNDS = 500
+API = "api "  # what names of points begin with at which an API dies
 # Tables that tell what was, and are meant to outlive it.
 HISTORY = frozenset(
     {
@@ -41,7 +42,11 @@ _ID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{
 
 
 class Died(Exception):
-    """The process that was doing the work is dead, and the test wants to go on differently."""
+    """The process that was doing the work is dead, and the test goes on differently."""
+
+
+class Killed(BaseException):
+    """The end of an API's process: nothing catches it, and open transactions are rolled back, as a kill does."""
 
 
 class Clock:
@@ -101,9 +106,10 @@ class Point:
 
 
 class Probe:
-    """Called at every point. While armed it records them, and at the chosen one the calling thread is no more.
+    """Called at every point. While armed it records them, and at the chosen one whoever came there is no more.
 
-    A dead thread runs nothing, not even its ``finally`` blocks: it sleeps until the tests' process ends.
+    A dead worker runs nothing, not even its ``finally`` blocks: its thread sleeps until the tests' process ends. An
+    API runs in the client's thread, which has to live on: there `Killed` is raised.
     """
 
     def __init__(self) -> None:
@@ -124,13 +130,20 @@ class Probe:
         self.armed = False
 
     def __call__(self, name: str) -> None:
-        if not self.armed or threading.current_thread() is not self.worker:
+        if not self.armed:
             return
+        api = threading.current_thread() is not self.worker
+        if api:
+            if not name.startswith("call "):  # the test itself looks at a driver
+                return
+            name = f"{API}{name}"
         self._counts[name] += 1
         here = Point(name, self._counts[name])
         self.seen.append(here)
         if here == self.target:
             self.armed, self.hit = False, True
+            if api:
+                raise Killed
             self.died.set()
             threading.Event().wait()
 
@@ -215,11 +228,14 @@ class World:
     # ---- talking to it
 
     def api(self, method: str, service: str, path: str, body: Any = None, *, who: str = "demo") -> Any:
-        """A request by a user; the decoded answer. Raises RemoteError."""
+        """A request by a user; the decoded answer. Raises RemoteError; Died when the API did."""
         newest = {"compute": "2.95", "volume": "3.70", "placement": "1.39"}.get(service)
-        return self.cloud.client(service).call(
-            method, path, body, token=self.cloud.token(who), version=newest
-        )
+        try:
+            return self.cloud.client(service).call(
+                method, path, body, token=self.cloud.token(who), version=newest
+            )
+        except Killed as end:
+            raise Died(str(self.probe.target)) from end
 
     def upload(self, image_id: str, bits: bytes) -> None:
         """Give an image its bits."""

@@ -273,6 +273,15 @@ def attach_and_detach_interfaces(world: World) -> Iterator[None]:
     assert world.api("GET", "network", f"/v2.0/ports/{given}")["port"]["device_id"] == ""
 
 
+def attach_first_interface(world: World) -> Iterator[None]:
+    server = running(world, networks="none")
+    yield
+    asked = {"interfaceAttachment": {"net_id": world.network}}
+    world.api("POST", "compute", f"/v2.1/servers/{server}/os-interface", asked)
+    world.settle()
+    assert set(one_guest(world, server).ports) == {one["id"] for one in ports(world, server)} != set()
+
+
 def addresses_change(world: World) -> Iterator[None]:
     server = running(world)
     event = {"name": "network-changed", "server_uuid": server}
@@ -390,7 +399,7 @@ def refused() -> Exception:
 SERVERS: tuple[Body, ...] = (
     create, create_with_all, boot_from_volume, fails_to_start, delete, stop_and_start, reboot, pause_and_suspend,
     rebuild, resize_and_confirm, resize_and_revert, snapshot, attach_and_detach_volume, extend_attached_volume,
-    attach_and_detach_interfaces, addresses_change,
+    attach_and_detach_interfaces, attach_first_interface, addresses_change,
 )  # fmt: skip
 VOLUMES: tuple[Body, ...] = (
     create_volume, create_volumes_from_sources, extend_volume, upload_volume, upload_fails, delete_volume,

@@ -63,7 +63,9 @@ def test_filters_sorting_and_paging(registry: Registry) -> None:
         queries = ["?limit=1"]
         for column in columns(resource.row):
             if column.facet.filter:
-                value = {int: "1", bool: "true", float: "1.0", datetime: "2030-01-01T00:00:00Z"}.get(column.type, "x")
+                value = {int: "1", bool: "true", float: "1.0", datetime: "2030-01-01T00:00:00Z"}.get(
+                    column.type, "x"
+                )
                 queries.append(f"?{column.wire}={value}")
             if column.facet.sort:
                 queries += [f"?sort_key={column.wire}&sort_dir={way}&limit=1" for way in ("asc", "desc")]

@@ -1,6 +1,6 @@
-"""What a killed libvirt daemon left behind that its successor would stumble over; put right before that one starts.
+"""What a killed libvirt daemon left behind that its successor would stumble over.
 
-Both cases were met with libvirt 9.0 by killing it at random.
+All of it was met with libvirt 9.0 by killing it at random.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,41 @@ def mend(states: Path, outside: Callable[[str], Path]) -> None:
             _lend_netdevs(cards, outside(monitor.get("path", "")))
 
 
+def end_strays(guest_id: str) -> bool:
+    """Kill QEMU processes of a guest that its daemon holds for off; whether there were any.
+
+    A daemon killed while it starts QEMU does not write down that it did, and the process waits for it for ever.
+    """
+    strays = [pid for pid in _processes() if _runs(pid, guest_id)]
+    for pid in strays:
+        _kill(pid)
+    deadline = time.monotonic() + 5
+    while any(_runs(pid, guest_id) for pid in strays) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(strays)
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _runs(pid: int, guest_id: str) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")  # empty once it has ended
+    except OSError:
+        return False
+    return b"qemu-system" in words[0] and any(
+        word.startswith(f"guest={guest_id},".encode()) for word in words
+    )
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
 def _drop_half_started(state: Path) -> None:
     """Forget a guest that was being started and ran no instruction yet.
 
@@ -46,14 +82,10 @@ def _drop_half_started(state: Path) -> None:
     pid_file = state.with_suffix(".pid")
     try:
         pid = int(pid_file.read_text())
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError, ValueError):
-        words = b""
-    if f"guest={state.stem},".encode() in words:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            log.debug("guest %s ended by itself", state.stem)
+    except (FileNotFoundError, ValueError):
+        pid = 0
+    if pid and _runs(pid, state.stem):
+        _kill(pid)
     pid_file.unlink(missing_ok=True)
     state.unlink()
 
@@ -71,6 +103,8 @@ def _lend_netdevs(cards: list[str], monitor: Path) -> None:
             for alias in cards:
                 if alias not in plugged:
                     talk.ask("netdev_add", type="hubport", hubid=0, id=f"host{alias}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        log.debug("no QEMU behind %s any more", monitor)
     except (OSError, ValueError, KeyError) as error:
         log.warning("the monitor %s of a guest does not answer: %s", monitor, error)
 

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, fromstring, tostring
 
 import libvirt  # type: ignore[import-untyped]  # the binding ships no types
 
-from altostack.compute.drivers import domain_xml, guest_files, leftovers
+from altostack.compute.drivers import dead_daemon, domain_xml, guest_files, leftovers
 from altostack.compute.drivers.accel import virt_type
 from altostack.compute.drivers.base import (
     Console,
@@ -199,7 +199,7 @@ class LibvirtDriver:
             if domain is not None and power is Power.PAUSED:
                 domain.resume()
             elif domain is not None and power is Power.SUSPENDED:
-                domain.create()
+                self._run(domain)
             else:
                 files = self._files(spec.id)
                 files.require(spec)
@@ -207,7 +207,7 @@ class LibvirtDriver:
                 xml = domain_xml.build(
                     spec, machine=self._machine, files=files, serial=self._host.serial_socket(files.folder)
                 )
-                self._link.connection().defineXML(xml).create()
+                self._run(self._link.connection().defineXML(xml))
 
     def stop(self, guest_id: str, *, timeout_s: float = 60.0) -> None:
         with self._link.speaking(guest_id):
@@ -255,7 +255,7 @@ class LibvirtDriver:
             domain = self._known(guest_id)
             power = self._expect(domain, guest_id, Power.RUNNING, Power.PAUSED, Power.SUSPENDED)
             if power is Power.SUSPENDED:
-                domain.create()
+                self._run(domain)
             elif power is Power.PAUSED:
                 domain.resume()
 
@@ -270,7 +270,10 @@ class LibvirtDriver:
                     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
                     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
                 )
-        self._files(guest_id).remove()
+        files = self._files(guest_id)
+        if files.folder.exists():
+            dead_daemon.end_strays(guest_id)
+        files.remove()
         self._host.forget(guest_id)
 
     # ------------------------------------------------------------------------------------ devices
@@ -488,6 +491,15 @@ class LibvirtDriver:
             silence()
 
     @staticmethod
+    def _run(domain: Any) -> None:
+        try:
+            domain.create()
+        except libvirt.libvirtError:
+            if domain.isActive() or not dead_daemon.end_strays(domain.UUIDString()):
+                raise
+            domain.create()
+
+    @staticmethod
     def _force_off(domain: Any) -> None:
         try:
             domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_DEFAULT)
@@ -570,6 +582,7 @@ class LibvirtDriver:
         False when the guest went off meanwhile. A mirror and not libvirt's backup job, because that one is lost for
         good, with the guest locked, when the daemon dies at its beginning (libvirt 9.0).
         """
+        leftovers.drop_copies(domain, target)
         scratch.unlink(missing_ok=True)
         domain.blockCopy(target, domain_xml.mirror(scratch), {}, libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
 

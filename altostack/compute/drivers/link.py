@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import threading
 import time
@@ -22,6 +23,8 @@ from altostack.compute.drivers.base import (
     OperationTimeout,
 )
 from altostack.compute.drivers.libvirtd import LibvirtHost
+
+log = logging.getLogger(__name__)
 
 # libvirt's lifecycle events (virDomainEventType) that tell of a change of power.
 _LIFECYCLE = {
@@ -157,6 +160,7 @@ class Link:
         connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot, None)
         for kind in (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2):
             connection.domainEventRegisterAny(None, kind, self._on_device, None)
+        _settle(connection)
         return connection
 
     # The four below run in the event thread and must not call libvirt.
@@ -184,6 +188,18 @@ class Link:
             self.moved.notify_all()
         for callback in tuple(self._callbacks):
             callback(guest_id, event)
+
+
+def _settle(connection: Any) -> None:
+    """Wait until a daemon that just started has looked after each running guest.
+
+    It answers before that, from what its predecessor wrote down. This question waits for its turn with the guest.
+    """
+    for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+        try:
+            domain.memoryStats()
+        except libvirt.libvirtError as error:
+            log.info("guest %s does not answer: %s", domain.UUIDString(), error)
 
 
 @functools.lru_cache(maxsize=1)
