@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
+from altostack.compute import config_drive
 from altostack.compute.converge import Converger, seen
 from altostack.compute.drivers.base import ComputeDriver, DriverError, GuestEvent, GuestNotFound, WrongState
-from altostack.compute.image_cache import ImageCache
+from altostack.compute.image_cache import ImageAway, ImageCache
 from altostack.kit import context as contexts
 from altostack.kit.bus import BusRefused
 from altostack.kit.clients import Client, RemoteError
@@ -86,6 +87,7 @@ class Agent:
             shutdown_s=float(runtime.settings.shutdown_timeout),
         )
         self._journal = Journal(root / "journal")
+        self._drives = root / "drives"
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"compute-{node.host}")
         self._lock = threading.Lock()
         self._busy: dict[str, dict[str, Any] | None] = {}  # guest -> the newer document that came meanwhile
@@ -142,6 +144,7 @@ class Agent:
         for guest_id in strangers - wanted:
             log.warning("guest %s is wanted by nobody; removing it", guest_id)
             self._driver.destroy(guest_id)
+            (self._drives / guest_id).unlink(missing_ok=True)
             self._journal.drop(guest_id)
 
     def _dispatch(self, document: dict[str, Any]) -> None:
@@ -198,7 +201,7 @@ class Agent:
         """Converge, again where that may help; what went wrong in the end."""
         for attempt in range(1, _TRIES + 1):
             try:
-                self._converger.converge(document, done)
+                self._converger.converge(self._with_drive(document), done)
                 return None
             except DriverError as error:
                 log.warning("guest %s, attempt %d: %s", document["id"], attempt, error)
@@ -209,6 +212,26 @@ class Agent:
                 log.exception("guest %s", document["id"])
                 return f"{type(error).__name__}: {error}"
         raise AssertionError("unreachable")
+
+    def _with_drive(self, document: dict[str, Any]) -> dict[str, Any]:
+        """The document with the config drive among its volumes, where there shall be one; made when it is missing."""
+        guest_id = document["id"]
+        path = self._drives / guest_id
+        if not document.get("config_drive"):
+            if document["power"] == "gone":
+                path.unlink(missing_ok=True)
+            return document
+        if not path.exists() and not self._no_bits:
+            where = f"/internal/nodes/{self._host}/servers/{guest_id}/drive"
+            try:
+                config_drive.build(path, self._client.call("GET", where, node=self._token)["files"])
+            except RemoteError as error:
+                raise ImageAway(f"config drive: {error}") from error
+        drive = {
+            "volume_id": config_drive.volume_id(guest_id), "device": "/dev/vdz", "boot_index": None, "read_only": True,
+            "connection": {"driver_volume_type": "local", "data": {"path": str(path), "format": "raw"}},
+        }  # fmt: skip
+        return {**document, "volumes": [*document["volumes"], drive]}
 
     def _image(self, image_id: str, disk_format: str, checksum: str | None) -> Path:
         if self._no_bits:

@@ -181,6 +181,7 @@ def _volume(one: Mapping[str, Any]) -> VolumeDisk:
         connection=one["connection"],
         device=one["device"],
         boot_index=one["boot_index"],
+        read_only=one.get("read_only", False),
     )
 
 
