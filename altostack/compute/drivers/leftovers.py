@@ -1,8 +1,8 @@
 """What a libvirt daemon that died in the middle of plugging leaves inside a running QEMU.
 
-libvirt plugs a device in by several commands, first the back end (block nodes, a netdev), then the device, and writes
-down what it did at the end. Killed before that it forgets all of it, and what it forgot stands in the way of every
-further try. (QEMU's QMP reference: device_del, blockdev-del, netdev_del.)
+libvirt plugs a device in by several commands, first the back end (a tap's descriptor, a netdev, block nodes), then the
+device, and writes down what it did at the end. Killed before that it forgets all of it, and what it forgot stands in
+the way of every further try. (QEMU's QMP reference: device_del, netdev_del, closefd, blockdev-del.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def drop(domain: Any, alias: str, *, wait: Wait, timeout_s: float) -> bool:
     devices = fromstring(domain.XMLDesc(0)).iterfind("devices/*/alias")
     if any(device.get("name") == alias for device in devices):
         return False
-    found = _pull(domain, alias, wait, timeout_s)
+    found = "return" in _ask(domain, "closefd", fdname=f"tapfd-{alias}0")
+    found |= _pull(domain, alias, wait, timeout_s)
     found |= "return" in _ask(domain, "netdev_del", id=f"host{alias}")
     return _drop_nodes(domain) or found
 
