@@ -18,7 +18,7 @@ from altostack.compute.server_row import ACTIVE, PAUSED, STOPPED, Interface, Ser
 from altostack.compute.server_view import addresses_of
 from altostack.compute.values import Tag, Uuid, check_address, fields_at, spec
 from altostack.kit.call import Call
-from altostack.kit.errors import ApiError, BadRequest, NotFound
+from altostack.kit.errors import ApiError, BadRequest, Conflict, NotFound
 from altostack.kit.policy import MEMBER, READER
 from altostack.kit.resource import given, struct
 from altostack.kit.versions import Version
@@ -86,7 +86,7 @@ def show(call: Call) -> Any:
 
 
 def create(call: Call) -> Any:
-    """Make or take the port at once, so that the answer can show it; the lifecycle plugs it in."""
+    """Make or find the port at once, so that the answer can show it; the lifecycle binds it and plugs it in."""
     inner = call.body.interfaceAttachment
     fields = {} if inner is msgspec.UNSET else given(inner)
     if fields.get("net_id") and fields.get("port_id"):
@@ -104,9 +104,7 @@ def create(call: Call) -> Any:
     try:
         return _plug(call, port, network, fields)
     except ApiError:
-        if fields.get("port_id"):
-            near.network.update_port(port["id"], server_net.UNBOUND)
-        else:
+        if not fields.get("port_id"):
             near.network.delete_port(port["id"])
         raise
 
@@ -114,7 +112,7 @@ def create(call: Call) -> Any:
 def _port(
     call: Call, near: Neighbours, row: Server, fields: dict[str, Any], address: str | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The port, bound to the server on its host, and its network."""
+    """The port and its network. A port that somebody else made is bound only once the server's rows know it as such."""
     token = call.context.token
     if fields.get("port_id"):
         port = near.network.port(fields["port_id"], token=token)
@@ -122,8 +120,7 @@ def _port(
             raise NotFound(f"Port id {fields['port_id']} could not be found.", field="port_id")
         server_nets.check_port(port)
         networks = near.network.networks(token=token, id=[port["network_id"]])
-        bound = near.network.update_port(port["id"], server_net.binding(row))
-        return bound, networks[0] if networks else {"id": port["network_id"]}
+        return port, networks[0] if networks else {"id": port["network_id"]}
     if fields.get("net_id"):
         networks = near.network.networks(token=token, id=[fields["net_id"]])
         if not networks:
@@ -150,6 +147,9 @@ def _port(
 def _plug(call: Call, port: dict[str, Any], network: dict[str, Any], fields: dict[str, Any]) -> Any:
     row = server_of(call, lock=True)
     ready(call, row, "attach_interface", _MAY)
+    taken = sa.select(Interface.server_id).where(Interface.port_id == port["id"])
+    if (holder := call.session.execute(taken).scalar()) is not None:
+        raise Conflict(f"Port {port['id']} is still in use: server {holder} has it.", field="port_id")
     cards = _cards(call, row)
     card = Interface(
         id=str(uuid.uuid4()), server_id=row.id, position=max((one.position for one in cards), default=-1) + 1,

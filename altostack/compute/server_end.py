@@ -83,10 +83,8 @@ class End(Snapshot):
         return asked and seen.get("generation", -1) >= row.generation and seen.get("power") == "gone"
 
     def _release_ports(self) -> None:
-        cards = self.interfaces()
-        if not cards:
-            return
-        given = {card.port_id for card in cards if not card.ours}
+        # Not only those of its cards: an API that was killed may have made a port and not lived to note it.
+        given = {card.port_id for card in self.interfaces() if not card.ours}
         network = self.near.network
         for port in network.ports_of(self.row.id):
             if port["id"] in given:

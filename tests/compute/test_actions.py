@@ -9,6 +9,8 @@ import pytest
 from altostack.kit.clients import RemoteError
 from tests.compute.stand import World
 
+pytestmark = pytest.mark.everywhere
+
 
 def settle(world: World, key: str) -> dict[str, Any]:
     """Until nothing is being done to the server."""

@@ -7,8 +7,12 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from altostack.compute import config_drive
 from tests.compute.stand import World
+
+pytestmark = pytest.mark.everywhere
 
 
 def test_the_drive_can_be_read(tmp_path: Path) -> None:

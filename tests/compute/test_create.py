@@ -10,6 +10,8 @@ import pytest
 
 from tests.compute.stand import OWN, World
 
+pytestmark = pytest.mark.everywhere
+
 WRONG: list[tuple[dict[str, Any], int, str]] = [
     ({"name": ""}, 400, "name"),
     ({"name": " a"}, 400, "name"),

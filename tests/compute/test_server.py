@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.compute.stand import World
+
+pytestmark = pytest.mark.everywhere
 
 
 def test_a_server_comes_up_and_goes_without_a_trace(world: World) -> None:

@@ -134,18 +134,17 @@ def test_power(cloud: RealCloud) -> None:
     cloud.openstack("server", "start", "one")
     until(lambda: status(cloud, "one") == "ACTIVE", 60)
     assert cloud.says(FACTS["address"], "hostname") == "one"
-    before = float(cloud.says(FACTS["address"], "cut -d' ' -f1 /proc/uptime"))
-    cloud.openstack("server", "reboot", "--soft", "one")
-    until(lambda: status(cloud, "one") == "ACTIVE" and _uptime(cloud) < before, 90)
-    before = _uptime(cloud)
-    cloud.openstack("server", "reboot", "--hard", "one")
-    until(lambda: status(cloud, "one") == "ACTIVE", 60)
-    until(lambda: _uptime(cloud) < before + 1, 90)
+    for kind in ("--soft", "--hard"):
+        before = _boot(cloud)
+        assert before
+        cloud.openstack("server", "reboot", kind, "one")
+        until(lambda before=before: _boot(cloud) not in ("", before), 120)  # type: ignore[misc]  # bound now
+        until(lambda: status(cloud, "one") == "ACTIVE", 30)
 
 
-def _uptime(cloud: RealCloud) -> float:
-    done = cloud.ssh(FACTS["address"], "cut -d' ' -f1 /proc/uptime")
-    return float(done.stdout) if done.returncode == 0 else 1e9
+def _boot(cloud: RealCloud) -> str:
+    """The id that the guest's kernel made at this boot; empty while SSH does not answer."""
+    return cloud.ssh(FACTS["address"], "cat /proc/sys/kernel/random/boot_id").stdout.strip()
 
 
 def test_a_snapshot_boots(cloud: RealCloud) -> None:
@@ -173,11 +172,11 @@ def test_resize(cloud: RealCloud, end: str) -> None:
     cloud.openstack("server", "resize", "--flavor", "m1.starter.large", "one")
     until(lambda: status(cloud, "one") == "VERIFY_RESIZE", 120)
     memory = int(cloud.says(FACTS["address"], "awk '/MemTotal/{print $2}' /proc/meminfo"))
-    assert memory > 180_000
+    assert memory > 130_000
     cloud.openstack("server", "resize", end, "one")
     until(lambda: status(cloud, "one") == "ACTIVE", 120)
     memory = int(cloud.says(FACTS["address"], "awk '/MemTotal/{print $2}' /proc/meminfo"))
-    assert (memory > 180_000) == (end == "confirm")
+    assert (memory > 130_000) == (end == "confirm")
     if end == "confirm":
         cloud.openstack("server", "resize", "--flavor", "m1.starter", "one")
         until(lambda: status(cloud, "one") == "VERIFY_RESIZE", 120)

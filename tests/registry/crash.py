@@ -191,11 +191,13 @@ class World:
     """The cloud, driven from one thread at a time; its user is "demo".
 
     abandon: what `settle` does after a crash; False: a new process carries on; True: it raises `Died`.
+    kept: (service, path) of what somebody made for himself, and no server's end may take away.
     """
 
     def __init__(self, folder: Path) -> None:
         self.clock, self.bells, self.probe = Clock(), Bells(), Probe()
         self.abandon = False
+        self.kept: list[tuple[str, str]] = []
         self.cloud = InProcessCloud(folder, clock=self.clock, bus=self.bells)
         for name, runtime in self.cloud.cloud.runtimes.items():
             for neighbour, client in dict(runtime.clients).items():
@@ -253,7 +255,9 @@ class World:
     def port(self) -> str:
         """A port that is there before its server."""
         asked = {"port": {"network_id": self.network}}
-        return str(self.api("POST", "network", "/v2.0/ports", asked)["port"]["id"])
+        made = str(self.api("POST", "network", "/v2.0/ports", asked)["port"]["id"])
+        self.kept.append(("network", f"/v2.0/ports/{made}"))
+        return made
 
     def _image(self) -> str:
         wanted = {"name": "tiny", "disk_format": "raw", "container_format": "bare"}
@@ -384,6 +388,9 @@ class World:
         self.compute.faults.clear()
         self.delete("compute", "/v2.1/servers", "servers")
         self.settle()
+        for service, path in self.kept:
+            self.api("GET", service, path)
+        self.kept.clear()
         for path in ("snapshots", "volumes"):
             self.delete("volume", f"/v3/{path}", path)
         for one in self.api("GET", "image", "/v2/images")["images"]:

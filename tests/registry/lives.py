@@ -90,7 +90,7 @@ def create(world: World) -> Iterator[None]:
 def create_with_all(world: World) -> Iterator[None]:
     """A port and a volume that are there, a volume that is made for it."""
     port = world.port()
-    volume = available(world)
+    volume = own_volume(world)
     yield
     server = running(
         world,
@@ -138,7 +138,7 @@ def fails_to_start(world: World) -> Iterator[None]:
 
 def delete(world: World) -> Iterator[None]:
     port = world.port()
-    volume = available(world)
+    volume = own_volume(world)
     server = running(
         world,
         networks=[{"port": port}, {"uuid": world.network}],
@@ -228,7 +228,7 @@ def snapshot(world: World) -> Iterator[None]:
 
 
 def attach_and_detach_volume(world: World) -> Iterator[None]:
-    server, volume = running(world), available(world)
+    server, volume = running(world), own_volume(world)
     path = f"/v2.1/servers/{server}/os-volume_attachments"
     yield
     world.api("POST", "compute", path, {"volumeAttachment": {"volumeId": volume}})
@@ -243,7 +243,7 @@ def attach_and_detach_volume(world: World) -> Iterator[None]:
 
 
 def extend_attached_volume(world: World) -> Iterator[None]:
-    server, volume = running(world), available(world)
+    server, volume = running(world), own_volume(world)
     path = f"/v2.1/servers/{server}/os-volume_attachments"
     world.api("POST", "compute", path, {"volumeAttachment": {"volumeId": volume}})
     world.settle()
@@ -304,6 +304,13 @@ def available(world: World, **fields: Any) -> str:
     volume = ask_volume(world, **fields)
     world.settle()
     look_volume(world, volume, "available")
+    return volume
+
+
+def own_volume(world: World) -> str:
+    """A volume that outlives the servers it is attached to."""
+    volume = available(world)
+    world.kept.append(("volume", f"/v3/volumes/{volume}"))
     return volume
 
 
