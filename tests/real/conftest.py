@@ -93,7 +93,7 @@ class RealCloud:
     def says(self, address: str, command: str) -> str:
         """What a command in a guest printed, once SSH answers."""
         done = until(lambda: found if (found := self.ssh(address, command)).returncode == 0 else None, 60)
-        return done.stdout.strip()
+        return str(done.stdout).strip()
 
     def console(self, server: str) -> str:
         """The server's console log."""
