@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import ParseError, parse
+from xml.etree.ElementTree import Element, ParseError, parse, tostring
 
 from altostack.compute.drivers.base import Console
 
@@ -33,6 +33,7 @@ def mend(states: Path, outside: Callable[[str], Path]) -> None:
         if root.get("reason") == "starting up":
             _drop_half_started(state)
             continue
+        _drop_ended_mirrors(state, root)
         cards = [card.get("name", "") for card in root.iterfind("domain/devices/interface/alias")]
         monitor = root.find("monitor")
         if cards and monitor is not None:
@@ -88,6 +89,25 @@ def _drop_half_started(state: Path) -> None:
         _kill(pid)
     pid_file.unlink(missing_ok=True)
     state.unlink()
+
+
+def _drop_ended_mirrors(state: Path, root: Element) -> None:
+    """Forget copies of disks whose job is over.
+
+    The daemon ends the job first and forgets the copy second; died between, it refuses every further copy.
+    """
+    busy = {disk.get("dst") for disk in root.iterfind("blockjobs/blockjob/disk")}
+    changed = False
+    for disk in root.iterfind("domain/devices/disk"):
+        mirror, target = disk.find("mirror"), disk.find("target")
+        if mirror is not None and target is not None and target.get("dev") not in busy:
+            disk.remove(mirror)
+            changed = True
+    if changed:
+        fresh = state.with_suffix(".mended")
+        fresh.touch(mode=0o600)
+        fresh.write_bytes(tostring(root))
+        fresh.replace(state)
 
 
 def _lend_netdevs(cards: list[str], monitor: Path) -> None:

@@ -582,7 +582,7 @@ class LibvirtDriver:
         False when the guest went off meanwhile. A mirror and not libvirt's backup job, because that one is lost for
         good, with the guest locked, when the daemon dies at its beginning (libvirt 9.0).
         """
-        leftovers.drop_copies(domain, target)
+        leftovers.drop_copies(domain)
         scratch.unlink(missing_ok=True)
         domain.blockCopy(target, domain_xml.mirror(scratch), {}, libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
 
@@ -607,8 +607,8 @@ class LibvirtDriver:
     def _end_copy(self, domain: Any, target: str) -> None:
         """End a copy, also one that an earlier, interrupted call left running."""
         try:
-            if domain.isActive() and domain.blockJobInfo(target, 0):
-                domain.blockJobAbort(target, 0)
-        except libvirt.libvirtError:
-            if domain.isActive():
+            domain.blockJobAbort(target, 0)
+        except libvirt.libvirtError as error:
+            # An invalid argument is its word for: there is no such job.
+            if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG and domain.isActive():
                 raise
