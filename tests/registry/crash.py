@@ -207,9 +207,8 @@ class World:
         self._revive()
         self.settle()
         self.network, self.subnet = self._network()
-        self.api(
-            "DELETE", "network", f"/v2.0/ports/{self.port()}"
-        )  # with it came the project's default group
+        self.port()  # with a project's first port comes its default security group
+        self.api("DELETE", *self.kept.pop())
         self.image = self._image()
         flavors = self.api("GET", "compute", "/v2.1/flavors")["flavors"]
         self.flavors = {one["name"]: one["id"] for one in flavors}
