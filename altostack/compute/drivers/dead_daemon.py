@@ -17,6 +17,8 @@ from xml.etree.ElementTree import Element, ParseError, parse, tostring
 
 from altostack.compute.drivers.base import Console
 
+Ask = Callable[..., dict[str, Any]]
+
 log = logging.getLogger(__name__)
 
 
@@ -33,11 +35,20 @@ def mend(states: Path, outside: Callable[[str], Path]) -> None:
         if root.get("reason") == "starting up":
             _drop_half_started(state)
             continue
-        _drop_ended_mirrors(state, root)
-        cards = [card.get("name", "") for card in root.iterfind("domain/devices/interface/alias")]
         monitor = root.find("monitor")
-        if cards and monitor is not None:
-            _lend_netdevs(cards, outside(monitor.get("path", "")))
+        if monitor is not None:
+            _reconcile(state, root, outside(monitor.get("path", "")))
+
+
+def end_jobs(ask: Ask) -> None:
+    """End all block jobs of a guest, by a function that asks its QEMU."""
+    for job in ask("query-jobs").get("return", []):
+        ask("job-cancel", id=job["id"])
+        for _ in range(50):
+            ask("job-dismiss", id=job["id"])
+            if all(one["id"] != job["id"] for one in ask("query-jobs").get("return", [])):
+                break
+            time.sleep(0.1)
 
 
 def end_strays(guest_id: str) -> bool:
@@ -91,42 +102,50 @@ def _drop_half_started(state: Path) -> None:
     state.unlink()
 
 
-def _drop_ended_mirrors(state: Path, root: Element) -> None:
-    """Forget copies of disks whose job is over.
-
-    The daemon ends the job first and forgets the copy second; died between, it refuses every further copy.
-    """
-    busy = {disk.get("dst") for disk in root.iterfind("blockjobs/blockjob/disk")}
-    changed = False
-    for disk in root.iterfind("domain/devices/disk"):
-        mirror, target = disk.find("mirror"), disk.find("target")
-        if mirror is not None and target is not None and target.get("dev") not in busy:
-            disk.remove(mirror)
-            changed = True
-    if changed:
+def _reconcile(state: Path, root: Element, monitor: Path) -> None:
+    """Make QEMU and what is written of it agree where the daemon cannot."""
+    cards = [card.get("name", "") for card in root.iterfind("domain/devices/interface/alias")]
+    disks = [disk for disk in root.iterfind("domain/devices/disk") if disk.find("mirror") is not None]
+    jobs = root.find("blockjobs")
+    copying = bool(disks) or (jobs is not None and len(jobs) > 0)
+    if not cards and not copying:
+        return
+    try:
+        with Console(path=monitor).connect(timeout_s=2) as stream, stream.makefile("rwb") as wire:
+            talk = _Talk(wire)
+            talk.ask("qmp_capabilities")
+            _lend_netdevs(talk, cards)
+            if copying:
+                end_jobs(talk.ask)
+    except (FileNotFoundError, ConnectionRefusedError):
+        log.debug("no QEMU behind %s any more", monitor)
+        return
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("the monitor %s of a guest does not answer: %s", monitor, error)
+        return
+    if copying:
+        # A job at its end is written down in several steps, not all of which the daemon can read again.
+        for disk in disks:
+            for mirror in disk.findall("mirror"):
+                disk.remove(mirror)
+        if jobs is not None:
+            jobs.clear()
+            jobs.set("active", "no")
         fresh = state.with_suffix(".mended")
         fresh.touch(mode=0o600)
         fresh.write_bytes(tostring(root))
         fresh.replace(state)
 
 
-def _lend_netdevs(cards: list[str], monitor: Path) -> None:
+def _lend_netdevs(talk: _Talk, cards: list[str]) -> None:
     """Give a card that was just unplugged its netdev back for the daemon to remove.
 
     The daemon removes the netdev of a card that is gone, and ends the guest when that fails.
     """
-    try:
-        with Console(path=monitor).connect(timeout_s=2) as stream, stream.makefile("rwb") as wire:
-            talk = _Talk(wire)
-            talk.ask("qmp_capabilities")
-            plugged = {one["name"] for one in talk.ask("qom-list", path="/machine/peripheral")["return"]}
-            for alias in cards:
-                if alias not in plugged:
-                    talk.ask("netdev_add", type="hubport", hubid=0, id=f"host{alias}")
-    except (FileNotFoundError, ConnectionRefusedError):
-        log.debug("no QEMU behind %s any more", monitor)
-    except (OSError, ValueError, KeyError) as error:
-        log.warning("the monitor %s of a guest does not answer: %s", monitor, error)
+    plugged = {one["name"] for one in talk.ask("qom-list", path="/machine/peripheral")["return"]}
+    for alias in cards:
+        if alias not in plugged:
+            talk.ask("netdev_add", type="hubport", hubid=0, id=f"host{alias}")
 
 
 class _Talk:

@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from xml.etree.ElementTree import fromstring
 
@@ -18,6 +19,7 @@ import libvirt  # type: ignore[import-untyped]  # the binding ships no types
 import libvirt_qemu  # type: ignore[import-untyped]  # as above
 
 from altostack.compute.drivers.base import DeviceBusy
+from altostack.compute.drivers.dead_daemon import end_jobs
 
 Wait = Callable[[Callable[[], bool], float], bool]
 
@@ -43,13 +45,7 @@ def drop_copies(domain: Any) -> None:
 
     Only for a guest of whose jobs libvirt knows none: it would wait for ever for the end of one removed here.
     """
-    for job in _ask(domain, "query-jobs").get("return", []):
-        _ask(domain, "job-cancel", id=job["id"])
-        for _ in range(50):
-            _ask(domain, "job-dismiss", id=job["id"])
-            if all(one["id"] != job["id"] for one in _ask(domain, "query-jobs").get("return", [])):
-                break
-            time.sleep(0.1)
+    end_jobs(partial(_ask, domain))
     _drop_nodes(domain)
 
 

@@ -91,41 +91,75 @@ def test_a_cut_off_state_is_left_to_the_daemon(states: Path) -> None:
     assert (states / "cut.xml").read_text() == "<domstatus sta"
 
 
-def test_a_copy_without_a_job_is_forgotten_and_one_with_a_job_kept(states: Path) -> None:
-    job = "<blockjob name='copy-vda' type='copy'><disk dst='vda'/></blockjob>"
-    over, running = write(states, guest_id="over"), write(states, guest_id="running", jobs=job)
-    dead_daemon.mend(states, Path)
-    assert parse(over).find("domain/devices/disk/mirror") is None
-    assert parse(over).find("domain/devices/interface/alias") is not None
-    assert over.stat().st_mode & 0o777 == 0o600
-    assert parse(running).find("domain/devices/disk/mirror") is not None
+class Monitor:
+    """Answers like QEMU's: with one card plugged in, and one job that ends when it is cancelled."""
 
+    def __init__(self, path: Path) -> None:
+        self.heard: list[dict[str, object]] = []
+        self._jobs = [{"id": "copy-vda"}]
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(path))
+        self._server.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
 
-def test_a_card_that_is_gone_gets_its_netdev_back(states: Path, tmp_path: Path) -> None:
-    heard: list[dict[str, object]] = []
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(tmp_path / "m"))
-    server.listen()
-
-    def monitor() -> None:
-        stream, _ = server.accept()
+    def _serve(self) -> None:
+        stream, _ = self._server.accept()
         with stream, stream.makefile("rwb") as wire:
             wire.write(b'{"QMP": {}}\n')
             wire.flush()
             for line in wire:
-                heard.append(json.loads(line))
+                asked = json.loads(line)
+                self.heard.append(asked)
                 wire.write(b'{"event": "RTC_CHANGE"}\n')
-                wire.write(b'{"return": [{"name": "ua-port-a"}, {"name": "type"}]}\n')
+                wire.write(json.dumps(self._answer(asked["execute"])).encode() + b"\n")
                 wire.flush()
 
-    thread = threading.Thread(target=monitor)
-    thread.start()
+    def _answer(self, command: str) -> dict[str, object]:
+        if command == "qom-list":
+            return {"return": [{"name": "ua-port-a"}, {"name": "type"}]}
+        if command == "query-jobs":
+            return {"return": self._jobs}
+        if command == "job-dismiss":
+            self._jobs = []
+        return {"return": {}}
+
+    def end(self) -> list[str]:
+        self._thread.join(5)
+        self._server.close()
+        return [str(one["execute"]) for one in self.heard]
+
+
+JOB = "<blockjob name='copy-vda' type='copy' state='aborting'><disk dst='vda' mirror='yes'/></blockjob>"
+
+
+@pytest.mark.parametrize("jobs", ["", JOB])
+def test_copies_are_ended_and_forgotten(states: Path, tmp_path: Path, jobs: str) -> None:
+    monitor = Monitor(tmp_path / "m")
+    state = write(states, monitor=tmp_path / "m", jobs=jobs)
+    dead_daemon.mend(states, Path)
+    assert {"job-cancel", "job-dismiss"} <= set(monitor.end())
+    mended = parse(state)
+    assert mended.find("domain/devices/disk/mirror") is None
+    assert mended.find("domain/devices/interface/alias") is not None
+    assert mended.findall("blockjobs/*") == []
+    assert state.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_is_rewritten_when_nobody_answers(states: Path) -> None:
+    state = write(states, jobs=JOB)
+    before = state.read_bytes()
+    dead_daemon.mend(states, Path)
+    assert state.read_bytes() == before
+
+
+def test_a_card_that_is_gone_gets_its_netdev_back(states: Path, tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path / "m")
     write(states, monitor=tmp_path / "m")
     dead_daemon.mend(states, Path)
-    thread.join(5)
-    server.close()
-    assert [one["execute"] for one in heard] == ["qmp_capabilities", "qom-list", "netdev_add"]
-    assert heard[-1]["arguments"] == {"type": "hubport", "hubid": 0, "id": "hostua-port-b"}
+    monitor.end()
+    lent = [one["arguments"] for one in monitor.heard if one["execute"] == "netdev_add"]
+    assert lent == [{"type": "hubport", "hubid": 0, "id": "hostua-port-b"}]
 
 
 def test_stray_processes_end(stand_in: tuple[str, int]) -> None:
