@@ -305,6 +305,7 @@ class Demo:
         larger = next(one["id"] for one in flavors if one["name"] == "m1.starter.large")
         for end, word in (("revert", "revertResize"), ("confirm", "confirmResize")):
             with self.step(f"resize and {end}"):
+                self.guest("true")  # nor does it end by itself
                 self.act("one", "resize", {"flavorRef": larger})
                 self.becomes("one", "VERIFY_RESIZE")
                 self.act("one", word)
