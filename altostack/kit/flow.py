@@ -496,8 +496,9 @@ class Engine:
 
         def extend(session: Session) -> None:
             for flow_id, token in running.items():
-                mine = (_FLOWS.c.id == flow_id) & (_FLOWS.c.token == token)
-                session.execute(_FLOWS.update().where(mine).values(lease_until=until))
+                # A step that ended meanwhile gave its lease back: nobody would ever end a renewed one.
+                held = (_FLOWS.c.id == flow_id) & (_FLOWS.c.token == token) & (_FLOWS.c.lease_until > 0)
+                session.execute(_FLOWS.update().where(held).values(lease_until=until))
 
         self._db.write(extend)
 

@@ -199,6 +199,34 @@ def test_a_lost_lease_drops_the_result(toy: Toy, monkeypatch: pytest.MonkeyPatch
     assert (found.name, found.status) == (None, Status.AVAILABLE)
 
 
+def test_a_lease_that_was_given_back_is_not_renewed(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewing runs in a thread of its own, so it may come when a step has just ended."""
+
+    class Waiting(WidgetLife):
+        def provision(self) -> Next:
+            return wait()
+
+    def renew(point: str) -> None:
+        leases.append((point.rpartition(" ")[2], until()))
+        engine._renew()
+        leases.append(("renewed", until()))
+
+    def until() -> float:
+        with toy.db.read() as session:
+            found = flow.state(session, key)
+        assert found is not None
+        return float(found["lease_until"])
+
+    use(toy, monkeypatch, Waiting)
+    key = create(toy)
+    leases: list[tuple[str, float]] = []
+    engine = Engine(toy.runtime, probe=renew)
+    engine.drain()
+    held = [end > time.time() for _, end in leases]
+    assert [name for name, _ in leases] == ["before", "renewed", "after", "renewed", "committed", "renewed"]
+    assert held == [True, True, True, True, False, False]
+
+
 def test_sleep_and_wake(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     class Sleepy(WidgetLife):
         def provision(self) -> Next:
