@@ -425,7 +425,7 @@ class Engine:
         """Run everything that is due now in this thread (tests, and simulated time); the number of steps run."""
         ran = 0
         while ran < limit:
-            due = self._find(64)
+            due = self._find(64, self._runtime.clock())
             if not due:
                 return ran
             for flow_id in due:
@@ -437,14 +437,15 @@ class Engine:
         renewed = time.monotonic()
         while not self._stop.is_set():
             try:
-                found = self._find(256)
+                now = self._runtime.clock()
+                found = self._find(256, now)
                 for flow_id in found:
                     with self._lock:
                         if flow_id in self._queued:
                             continue
                         self._queued.add(flow_id)
                     self._due.put(flow_id)
-                pause = min(self._poll, self._next_due())
+                pause = min(self._poll, self._next_due(now))
                 if time.monotonic() - renewed > self._lease / 3:
                     self._renew()
                     renewed = time.monotonic()
@@ -468,8 +469,7 @@ class Engine:
                 log.exception("flow %s: worker trouble; it will be claimed again", flow_id)
                 self._stop.wait(0.5)
 
-    def _find(self, most: int) -> list[str]:
-        now = self._runtime.clock()
+    def _find(self, most: int, now: float) -> list[str]:
         query = (
             sa.select(_FLOWS.c.id)
             .where(_due(now), _FLOWS.c.lease_until <= now, _FLOWS.c.kind.in_(self._kinds))
@@ -479,13 +479,12 @@ class Engine:
         with self._db.read() as session:
             return list(session.execute(query).scalars())
 
-    def _next_due(self) -> float:
-        """Seconds until the next flow that sleeps now wakes."""
-        now = self._runtime.clock()
+    def _next_due(self, now: float) -> float:
+        """Seconds until the next flow wakes that slept at ``now``, the moment of the last look."""
         sleeping = sa.select(sa.func.min(_FLOWS.c.wake_at)).where(_FLOWS.c.wake_at > now)
         with self._db.read() as session:
             at = session.execute(sleeping).scalar()
-        return self._poll if at is None else max(0.002, at - now)
+        return self._poll if at is None else max(0.002, at - self._runtime.clock())
 
     def _renew(self) -> None:
         with self._lock:
