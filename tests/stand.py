@@ -24,11 +24,17 @@ from altostack.deploy.supervisor import recorded
 ROOT = Path(__file__).parents[1]
 
 
-def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports() -> int:
+    """A TCP port that was free a moment ago together with the next one: the API's and the consoles'."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+            try:
+                two.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 class Stand:
@@ -109,10 +115,10 @@ def answers(url: str) -> bool:
 def running(*options: str, environ: dict[str, str] | None = None) -> Iterator[Stand]:
     """A cloud started with ``altostack up`` and these options; taken down and purged at the end."""
     with TemporaryDirectory(prefix="altostack-bench-") as folder:
-        port, console = free_port(), free_port()
+        port = free_ports()
         state = Path(folder) / "cloud"
         command = [sys.executable, "-m", "altostack", "--state", str(state)]
-        surroundings = {**os.environ, "ALTOSTACK__CLOUD__CONSOLE_PORT": str(console), **(environ or {})}
+        surroundings = {**os.environ, **(environ or {})}
         began = time.monotonic()
         started = subprocess.Popen(
             [*command, "up", "--port", str(port), *options],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,20 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.stand import free_ports
+
 ROOT = Path(__file__).parents[2]
-
-
-def free_ports() -> int:
-    """A port that is free together with the next one."""
-    while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-            try:
-                two.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
 
 
 class Refused(Exception):
