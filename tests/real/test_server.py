@@ -167,7 +167,7 @@ def test_a_snapshot_boots(cloud: RealCloud) -> None:
     cloud.openstack("image", "delete", "snap")
 
 
-@pytest.mark.parametrize("end", ["confirm", "revert"])
+@pytest.mark.parametrize("end", ["revert", "confirm"])
 def test_resize(cloud: RealCloud, end: str) -> None:
     cloud.openstack("server", "resize", "--flavor", "m1.starter.large", "one")
     until(lambda: status(cloud, "one") == "VERIFY_RESIZE", 120)
@@ -177,11 +177,6 @@ def test_resize(cloud: RealCloud, end: str) -> None:
     until(lambda: status(cloud, "one") == "ACTIVE", 120)
     memory = int(cloud.says(FACTS["address"], "awk '/MemTotal/{print $2}' /proc/meminfo"))
     assert (memory > 130_000) == (end == "confirm")
-    if end == "confirm":
-        cloud.openstack("server", "resize", "--flavor", "m1.starter", "one")
-        until(lambda: status(cloud, "one") == "VERIFY_RESIZE", 120)
-        cloud.openstack("server", "resize", "confirm", "one")
-        until(lambda: status(cloud, "one") == "ACTIVE", 60)
 
 
 def test_the_console_opens_over_a_websocket(cloud: RealCloud) -> None:
