@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -47,9 +48,15 @@ def check_media(request: falcon.Request, dialect: Dialect) -> None:
         raise UnsupportedMediaType(f"Unsupported Content-Type {kind}.", code=dialect.media_error)
 
 
+# msgspec learns what a type is made of when it first meets it, and for a moment other threads see half of that, which
+# ends the process. So one thread at a time may meet new types.
+_LEARNING = threading.Lock()
+
+
 @lru_cache(maxsize=4096)
 def _decoder(kind: Any, lax: bool) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind, strict=not lax)
+    with _LEARNING:
+        return msgspec.json.Decoder(kind, strict=not lax)
 
 
 def decode(raw: bytes, kind: Any, *, lax: bool = False) -> Any:
@@ -69,6 +76,7 @@ def decode(raw: bytes, kind: Any, *, lax: bool = False) -> Any:
 
 def convert(value: Any, kind: Any, *, lax: bool = False, at: str = "") -> Any:
     """A decoded JSON value -> ``kind``. Raises BadRequest that names the field, below ``at``."""
+    _decoder(kind, lax)
     try:
         return msgspec.convert(value, kind, strict=not lax)
     except msgspec.ValidationError as error:
