@@ -28,6 +28,7 @@ from altostack.compute.values import (
 )
 from altostack.compute.versions import HIGH
 from altostack.kit.api import load, view
+from altostack.kit.body import convert
 from altostack.kit.call import Call, Reply
 from altostack.kit.errors import ApiError, BadRequest, Conflict, NotFound, Unimplemented
 from altostack.kit.resource import given, struct
@@ -111,7 +112,7 @@ def rebuild(call: Call, row: Server) -> Any:
     image_id = server_create.image_ref(fields)
     if image_id is None:
         raise BadRequest("Invalid imageRef provided.", field="imageRef")
-    flavor = msgspec.convert(row.flavor, server_create.Sizes)
+    flavor = convert(row.flavor, server_create.Sizes)
     with outside(call):
         near = neighbours(call.runtime.clients)
         image = server_create.usable_image(call, near, image_id, flavor, root=True)
