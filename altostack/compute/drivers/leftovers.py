@@ -60,6 +60,8 @@ def _pull(domain: Any, alias: str, wait: Wait, timeout_s: float) -> bool:
     while (left := deadline - time.monotonic()) > 0:
         _ask(domain, "device_del", id=alias)
         if wait(gone, min(5.0, left)):
+            # The daemon hears of it too, later, and would take a new device of the same alias for the old one.
+            time.sleep(1)
             return True
     raise DeviceBusy(
         f"guest {domain.UUIDString()} does not release {alias.removeprefix('ua-')}, left half attached by a daemon"

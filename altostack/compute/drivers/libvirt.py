@@ -533,9 +533,14 @@ class LibvirtDriver:
         try:
             domain.attachDeviceFlags(xml, flags)
         except libvirt.libvirtError:
-            if not live or not self._drop_leftover(domain, domain_xml.alias_of(device)):
+            alias = domain_xml.alias_of(device)
+            if not live or not self._drop_leftover(domain, alias):
                 raise
             domain.attachDeviceFlags(xml, flags)
+            if not domain_xml.has_alias(domain.XMLDesc(0), alias):
+                raise DeviceBusy(
+                    f"guest {domain.UUIDString()} lost {what} again while it was attached"
+                ) from None
 
     def _drop_leftover(self, domain: Any, alias: str) -> bool:
         return leftovers.drop(domain, alias, wait=self._link.wait, timeout_s=self._release_timeout_s)
