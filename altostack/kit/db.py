@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine, make_url
@@ -156,13 +157,15 @@ class Database:
             in_memory = url.database in (None, "", ":memory:")
             if in_memory:
                 raise ValueError("an in-memory SQLite database cannot be shared by threads; give a file")
-            engine = sa.create_engine(url, pool_size=pool, max_overflow=pool * 4, pool_timeout=60)
+            engine = sa.create_engine(
+                url, pool_size=pool, max_overflow=pool * 4, pool_timeout=60, json_deserializer=msgspec.json.decode
+            )  # fmt: skip
             event.listen(engine, "connect", self._tune_sqlite)
             event.listen(engine, "begin", self._begin_sqlite)
             return engine
         return sa.create_engine(
             url, pool_size=pool, max_overflow=pool * 2, pool_timeout=60, pool_pre_ping=True,
-            isolation_level="READ COMMITTED",
+            isolation_level="READ COMMITTED", json_deserializer=msgspec.json.decode,
         )  # fmt: skip
 
     def _began(self, connection: sa.Connection) -> None:
