@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from altostack.pytest_plugin import start
@@ -44,10 +46,14 @@ def test_a_cloud_that_misbehaves(tmp_path: Path) -> None:
 
 
 def test_pytest_finds_the_fixtures(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    plugins = tomllib.loads((root / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
     (tmp_path / "test_mine.py").write_text(
         "def test_mine(altostack):\n    assert list(altostack.connection.compute.servers()) == []\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "altostack.pytest_plugin", str(tmp_path)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    # Loaded by the module that the entry point names, whether or not this Altostack is installed.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", plugins["altostack"], str(tmp_path)]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout or "." in done.stdout
+    assert "1 passed" in done.stdout
