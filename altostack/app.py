@@ -47,7 +47,8 @@ class CloudSettings(config.Settings, frozen=True, kw_only=True):
 
     host, port: where the API listens. public_url: how clients reach it (default http://host:port). hosts: the nodes
     that this machine runs. database: SQLAlchemy URL with {state} and {service}. bus: see `altostack.kit.bus`;
-    empty means a socket in the state folder. workers, threads: API processes and threads in each.
+    empty means a socket in the state folder. workers, threads: API processes and threads in each. flow_workers,
+    flow_threads: processes that run lifecycles, and threads that each has for every service.
     """
 
     region: str = "RegionOne"
@@ -66,6 +67,7 @@ class CloudSettings(config.Settings, frozen=True, kw_only=True):
     bus_namespace: str = "altostack"  # keeps two clouds apart that share a broker
     workers: int = 2
     threads: int = 4
+    flow_workers: int = 2
     flow_threads: int = 4
 
 

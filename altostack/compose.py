@@ -1,7 +1,7 @@
 """A cloud as processes: the roles that the supervisor runs, and what happens around them.
 
 api    the APIs, several processes on one shared socket; in-process calls between services
-work   flows and periodic work
+work   flows, in several processes; periodic work in the first
 node   the agents of this machine's nodes and their drivers; reaches the services only over HTTP
 web    consoles
 """
@@ -62,7 +62,7 @@ class CloudComposition:
                 Role(
                     name="api", run=self._api, count=cloud.workers, listen={"api": (cloud.host, cloud.port)}
                 ),
-                Role(name="work", run=self._work),
+                Role(name="work", run=self._work, count=cloud.flow_workers),
                 Role(name="node", run=self._node),
                 Role(name="web", run=self._web, listen={"console": (cloud.host, cloud.console_port)}),
             )
@@ -152,7 +152,7 @@ class CloudComposition:
         bus = self._open_bus()
         cloud.open(bus)
         parts = [*cloud.engines()]
-        loops = cloud.loops()
+        loops = cloud.loops() if context.index == 1 else ()  # any process may run a flow, periodic work needs one
         for engine in parts:
             engine.start()
         for loop in loops:

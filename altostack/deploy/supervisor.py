@@ -41,6 +41,9 @@ MOST_FALSE_STARTS: Final = 3
 """Deaths before it was ever ready after which `up` is told that it failed."""
 GRACE_SECONDS: Final = 10.0
 """What processes have to end in after SIGTERM; then they are killed."""
+SWITCH_SECONDS: Final = 0.001
+"""How long a thread may hold the interpreter while another wants it: one that holds a database's write lock comes
+back from the database and must not wait for long."""
 
 
 class _Slot:
@@ -329,6 +332,7 @@ class Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             proc.die_with_parent(parent)
             proc.set_name(f"alto-{name}")
+            sys.setswitchinterval(SWITCH_SECONDS)
             self._selector.close()
             if self._hub is not None:
                 self._hub.forget()

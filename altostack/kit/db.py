@@ -26,6 +26,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
+from altostack.kit.turn import Turn
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -139,7 +141,7 @@ class Database:
         self.url = make_url(url)
         self.name = name
         self._durable = durable
-        self._turn = threading.Lock()
+        self._turn = Turn(Path(f"{self.url.database}-turn"))
         self.engine = self._engine(self.url, pool)
         self._writer = self.engine.execution_options(**{_WRITE: True})
         if self.dialect != "sqlite":
@@ -185,8 +187,7 @@ class Database:
             connection.exec_driver_sql("BEGIN")
             return
         self._began(connection)
-        # SQLite's own waiting is a lottery with growing pauses; threads of one process queue here instead.
-        if not self._turn.acquire(timeout=_BUSY_MS / 1000):
+        if not self._turn.acquire(_BUSY_MS / 1000):
             _open_writes.names.remove(self.name)
             raise sa.exc.OperationalError("BEGIN IMMEDIATE", None, TimeoutError("database is locked"))
         try:
@@ -262,7 +263,7 @@ class Database:
 
     def forget(self) -> None:
         """After a fork, in the child: leave the parent's connections, and its turns, to the parent."""
-        self._turn = threading.Lock()
+        self._turn.forget()
         self.engine.dispose(close=False)
 
 

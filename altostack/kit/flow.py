@@ -20,6 +20,7 @@ import logging
 import os
 import platform
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -244,6 +245,24 @@ _CLAIM = (
     .where(_FLOWS.c.id == _p("key"), _FLOWS.c.lease_until <= _p("now"), _due(_p("now")))
     .values(token=_FLOWS.c.token + 1, lease_until=_p("until"), owner=_p("holder"))
 )
+_FIND = (
+    sa.select(_FLOWS.c.id)
+    .where(_due(_p("now")), _FLOWS.c.lease_until <= _p("now"), _FLOWS.c.kind.in_(_p("kinds", expanding=True)))
+    # What was begun is ended before more is begun: in a burst the first are ready soon.
+    .order_by(_FLOWS.c.token == 0, _FLOWS.c.wake_at)
+    .limit(_p("most"))
+)
+_SLEEPING = sa.select(sa.func.min(_FLOWS.c.wake_at)).where(_FLOWS.c.wake_at > _p("now"))
+_POKE = (
+    _FLOWS.update()
+    .where(_FLOWS.c.id.in_(_p("keys", expanding=True)))
+    .values(pokes=_FLOWS.c.pokes + 1, wake_at=_p("now"))
+)
+_TAKEN = _SIGNALS.delete().where(_SIGNALS.c.id.in_(_p("keys", expanding=True)))
+_GONE = (
+    _FLOWS.delete().where(_FLOWS.c.id == _p("key")), _SIGNALS.delete().where(_SIGNALS.c.flow_id == _p("key")),
+)  # fmt: skip
+_BEGIN, _ASK = _FLOWS.insert(), _SIGNALS.insert()
 _FLOW = sa.select(_FLOWS).where(_FLOWS.c.id == _p("key"))
 _ASKED = sa.select(_SIGNALS).where(_SIGNALS.c.flow_id == _p("key")).order_by(_SIGNALS.c.id)
 _WAKE: dict[str, Any] = {
@@ -275,28 +294,26 @@ def start(
 ) -> None:
     """Begin the row's lifecycle, in the transaction that adds the row."""
     now = time.time()
-    session.execute(
-        _FLOWS.insert().values(
-            id=row.id, kind=kind, step=flow.first, frame=dict(frame or {}), attempt=0, pokes=0, wake_at=now,
-            deadline_at=_deadline(flow, flow.first, now), lease_until=0.0, owner="", token=0, doomed=False,
-            request_id=contexts.request_id(),
-        )
+    session.connection().execute(
+        _BEGIN,
+        {
+            "id": row.id, "kind": kind, "step": flow.first, "frame": dict(frame or {}), "attempt": 0, "pokes": 0,
+            "wake_at": now, "deadline_at": _deadline(flow, flow.first, now), "lease_until": 0.0, "owner": "",
+            "token": 0, "doomed": False, "request_id": contexts.request_id(),
+        },
     )  # fmt: skip
 
 
 def poke(session: Session, *ids: str) -> None:
     """Wake flows: what they wait for may have happened. Unknown ids are ignored."""
-    session.execute(
-        _FLOWS.update().where(_FLOWS.c.id.in_(ids)).values(pokes=_FLOWS.c.pokes + 1, wake_at=time.time())
-    )
+    session.connection().execute(_POKE, {"keys": ids, "now": time.time()})
 
 
 def signal(session: Session, flow_id: str, name: str, body: Mapping[str, Any] | None = None) -> None:
     """Ask a flow for something; it is kept until a step takes it."""
-    session.execute(
-        _SIGNALS.insert().values(
-            flow_id=flow_id, name=name, body=dict(body or {}), request_id=contexts.request_id()
-        )
+    session.connection().execute(
+        _ASK,
+        {"flow_id": flow_id, "name": name, "body": dict(body or {}), "request_id": contexts.request_id()},
     )
     poke(session, flow_id)
 
@@ -314,11 +331,12 @@ def narrate(
     session: Session, *, kind: str, resource_id: str, step: str, message: str, level: str = "info"
 ) -> None:
     """Add a line to a resource's story from outside of its flow (an action, an observation)."""
-    session.execute(
-        _STORY.insert().values(
-            at=time.time(), request_id=contexts.request_id(), kind=kind, resource_id=resource_id, step=step,
-            level=level, message=message,
-        )
+    session.connection().execute(
+        _SAY,
+        {
+            "at": time.time(), "request_id": contexts.request_id(), "kind": kind, "resource_id": resource_id,
+            "step": step, "level": level, "message": message,
+        },
     )  # fmt: skip
 
 
@@ -433,19 +451,24 @@ class Engine:
         raise RuntimeError(f"flows still due after {limit} steps")
 
     def _look(self) -> None:
-        """Find due flows and queue them; renew the leases of long steps."""
+        """Find due flows and queue a few; renew the leases of long steps."""
         renewed = time.monotonic()
+        batch = 4 * self._threads_wanted
         while not self._stop.is_set():
+            pause = self._poll
             try:
-                now = self._runtime.clock()
-                found = self._find(256, now)
-                for flow_id in found:
-                    with self._lock:
-                        if flow_id in self._queued:
-                            continue
-                        self._queued.add(flow_id)
-                    self._due.put(flow_id)
-                pause = min(self._poll, self._next_due(now))
+                if self._due.qsize() < self._threads_wanted:  # else whoever takes the last but few rings again
+                    now = self._runtime.clock()
+                    # Other processes look at the same flows: a random few of the first are seldom theirs as well.
+                    found = self._find(4 * batch, now)
+                    for flow_id in random.sample(found, min(batch, len(found))):
+                        with self._lock:
+                            if flow_id in self._queued:
+                                continue
+                            self._queued.add(flow_id)
+                        self._due.put(flow_id)
+                    if len(found) <= batch:
+                        pause = min(pause, self._next_due(now))
                 if time.monotonic() - renewed > self._lease / 3:
                     self._renew()
                     renewed = time.monotonic()
@@ -462,6 +485,8 @@ class Engine:
                 return
             with self._lock:
                 self._queued.discard(flow_id)
+            if self._due.qsize() < self._threads_wanted:
+                self._bell.set()
             try:
                 self.run(flow_id)
             except Exception:
@@ -470,20 +495,14 @@ class Engine:
                 self._stop.wait(0.5)
 
     def _find(self, most: int, now: float) -> list[str]:
-        query = (
-            sa.select(_FLOWS.c.id)
-            .where(_due(now), _FLOWS.c.lease_until <= now, _FLOWS.c.kind.in_(self._kinds))
-            .order_by(_FLOWS.c.wake_at)
-            .limit(most)
-        )
-        with self._db.read() as session:
-            return list(session.execute(query).scalars())
+        with self._db.engine.connect() as connection:
+            found = connection.execute(_FIND, {"now": now, "kinds": list(self._kinds), "most": most})
+            return [key for (key,) in found]
 
     def _next_due(self, now: float) -> float:
         """Seconds until the next flow wakes that slept at ``now``, the moment of the last look."""
-        sleeping = sa.select(sa.func.min(_FLOWS.c.wake_at)).where(_FLOWS.c.wake_at > now)
-        with self._db.read() as session:
-            at = session.execute(sleeping).scalar()
+        with self._db.engine.connect() as connection:
+            at = connection.execute(_SLEEPING, {"now": now}).scalar()
         return self._poll if at is None else max(0.002, at - self._runtime.clock())
 
     def _renew(self) -> None:
@@ -669,7 +688,7 @@ class Engine:
         for work in flow._writes:
             work(session)
         if flow._taken:
-            session.execute(_SIGNALS.delete().where(_SIGNALS.c.id.in_(flow._taken)))
+            connection.execute(_TAKEN, {"keys": flow._taken})
         said = list(flow._said)
         if moved:
             said.append(("info", f"{claim.step} done, next {result.step}"))
@@ -690,8 +709,8 @@ class Engine:
                 ],
             )  # fmt: skip
         if result.kind == "done":
-            session.execute(_FLOWS.delete().where(_FLOWS.c.id == claim.id))
-            session.execute(_SIGNALS.delete().where(_SIGNALS.c.flow_id == claim.id))
+            for statement in _GONE:
+                connection.execute(statement, {"key": claim.id})
             return None
         session.flush()
         return self._load(session, claim.id) if going else None

@@ -72,16 +72,15 @@ def burst(stand: Stand, servers: int, clients: int, nodes: int) -> None:
         list(pool.map(create, range(servers)))
     asked = time.monotonic() - began
     quarters = []
-    states: dict[str, int] = {}
     while time.monotonic() - began < 600:
-        states = count(stand, admin)
-        done = states.get("ACTIVE", 0) + states.get("ERROR", 0)
-        while len(quarters) < 4 and done >= servers * (len(quarters) + 1) / 4:
+        building = len(listed(stand, admin, "BUILD"))
+        while len(quarters) < 4 and servers - building >= servers * (len(quarters) + 1) / 4:
             quarters.append(time.monotonic() - began)
-        if done >= servers - len(refused):
+        if not building:
             break
-        time.sleep(0.2)
+        time.sleep(0.5)
     took = time.monotonic() - began
+    states = {status: len(listed(stand, admin, status)) for status in ("ACTIVE", "ERROR", "BUILD")}
     print(f"{servers} servers, {clients} clients, {nodes} nodes: {states}, {len(refused)} refused")
     if refused:
         print(f"  first refusal: {refused[0]}")
@@ -114,16 +113,15 @@ def wait_for_nodes(stand: Stand, token: str, nodes: int) -> None:
     raise RuntimeError("the nodes did not report")
 
 
-def count(stand: Stand, token: str) -> dict[str, int]:
-    """Status -> how many servers have it."""
-    states: dict[str, int] = {}
+def listed(stand: Stand, token: str, status: str) -> list[Any]:
+    """Every server of that status."""
+    found: list[Any] = []
     marker = ""
     while True:
-        _, page = stand.call("GET", f"/compute/v2.1/servers/detail?limit=1000{marker}", token)
-        for server in page["servers"]:
-            states[server["status"]] = states.get(server["status"], 0) + 1
+        _, page = stand.call("GET", f"/compute/v2.1/servers?status={status}&limit=1000{marker}", token)
+        found += page["servers"]
         if len(page["servers"]) < 1000:
-            return states
+            return found
         marker = f"&marker={page['servers'][-1]['id']}"
 
 
