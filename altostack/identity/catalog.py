@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapped, Session
+from sqlalchemy.orm import Mapped
 
 from altostack.identity import rules
 from altostack.identity.common import bump, existing, peek, same, self_link
@@ -22,7 +20,7 @@ from altostack.kit.resource import Computed, Resource, field, given, key, struct
 from altostack.kit.route import Route
 
 _URL = re.compile(r"^[a-zA-Z0-9+.-]+:.+")
-_PLACE = re.compile(r"[%$]\((\w+)\)s")
+PLACE = re.compile(r"[%$]\((\w+)\)s")
 _KNOWN = {"project_id", "tenant_id", "user_id"}
 
 
@@ -191,9 +189,9 @@ SERVICES = Resource(
 def _checked(call: Call, fields: dict[str, Any]) -> None:
     """Raises BadRequest for a URL, a service or a region that will not do. An old ``region`` makes the region."""
     if "url" in fields:
-        if not _URL.match(fields["url"]) or set(_PLACE.findall(fields["url"])) - _KNOWN:
+        if not _URL.match(fields["url"]) or set(PLACE.findall(fields["url"])) - _KNOWN:
             raise BadRequest(f"Cannot create an endpoint with an invalid URL: {fields['url']}.", field="url")
-        if _PLACE.sub("", fields["url"]).count("%"):
+        if PLACE.sub("", fields["url"]).count("%"):
             raise BadRequest(f"Cannot create an endpoint with an invalid URL: {fields['url']}.", field="url")
     if "service_id" in fields and peek(call, SERVICES, fields["service_id"]) is None:
         raise BadRequest(f"Could not find service: {fields['service_id']}.", field="service_id")
@@ -244,58 +242,6 @@ ENDPOINTS = Resource(
     default_sort=(("service_id", False),),
     doc="Where a service is reached.",
 )
-
-
-# ---- the catalogue
-
-
-@dataclass(frozen=True, kw_only=True)
-class Catalog:
-    """Every enabled service with its enabled endpoints, whose URLs may still hold places for ids."""
-
-    entries: Sequence[dict[str, Any]]
-
-    @classmethod
-    def read(cls, session: Session) -> Catalog:
-        """The catalogue as it stands, in one query."""
-        query = (
-            sa.select(CatalogService, Endpoint)
-            .outerjoin(
-                Endpoint, sa.and_(Endpoint.service_id == CatalogService.id, Endpoint.enabled.is_(True))
-            )
-            .where(CatalogService.enabled.is_(True))
-            .order_by(CatalogService.type, CatalogService.id, Endpoint.interface, Endpoint.id)
-        )
-        entries: dict[str, dict[str, Any]] = {}
-        for service, endpoint in session.execute(query):
-            entry = entries.setdefault(
-                service.id, {"endpoints": [], "id": service.id, "type": service.type, "name": service.name}
-            )
-            if endpoint is not None:
-                entry["endpoints"].append(
-                    {
-                        **endpoint.extra, "id": endpoint.id, "interface": str(endpoint.interface),
-                        "region_id": endpoint.region_id, "region": endpoint.region_id, "url": endpoint.url,
-                    }
-                )  # fmt: skip
-        return cls(entries=tuple(entries.values()))
-
-    def seen_by(self, user_id: str, project_id: str | None) -> list[dict[str, Any]]:
-        """The catalogue with ids in their places; an endpoint that needs a project is left out without one."""
-        values = {"user_id": user_id}
-        if project_id is not None:
-            values |= {"project_id": project_id, "tenant_id": project_id}
-
-        def filled(endpoint: dict[str, Any]) -> dict[str, Any] | None:
-            url = endpoint["url"]
-            if any(name not in values for name in _PLACE.findall(url)):
-                return None
-            return {**endpoint, "url": _PLACE.sub(lambda found: values[found.group(1)], url)}
-
-        return [
-            {**entry, "endpoints": [one for each in entry["endpoints"] if (one := filled(each)) is not None]}
-            for entry in self.entries
-        ]
 
 
 _REGION = struct(

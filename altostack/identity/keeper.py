@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from altostack.identity.catalog import Catalog
 from altostack.identity.config import IdentitySettings
 from altostack.identity.keys import KeyRing
 from altostack.identity.password import Passwords
 from altostack.identity.role import Graph
+from altostack.identity.service_catalog import Catalog
 from altostack.kit.service import Runtime
 
 T = TypeVar("T")

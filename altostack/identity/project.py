@@ -101,8 +101,9 @@ def create(call: Call, fields: dict[str, Any]) -> Project:
             )
         _whole_branch_enabled(call, parent)
         row.path = parent.below
-        if len(row.above) + 1 > settings.max_project_depth:
-            raise Forbidden(f"Projects nest {settings.max_project_depth} deep at most.")
+        deepest = 1 if settings.limit_model == "strict_two_level" else settings.max_project_depth
+        if len(row.above) + 1 > deepest:
+            raise Forbidden(f"Projects nest {deepest} deep at most.")
     free(
         call, Project, Project.domain_id == row.domain_id, Project.name == row.name, kind="project", name=row.name,
         where=f" at domain ID {row.domain_id}",

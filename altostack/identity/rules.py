@@ -98,6 +98,12 @@ REGIONS = {
     "update": CLOUD_ADMIN,
     "delete": CLOUD_ADMIN,
 }
+REGISTERED_LIMITS = {"list": ANYBODY, "show": ANYBODY, "update": CLOUD_ADMIN, "delete": CLOUD_ADMIN}
+LIMITS = {"list": ANYBODY, "update": CLOUD_ADMIN, "delete": CLOUD_ADMIN}
+SHOW_LIMIT = (
+    f"{SYSTEM_READER} or domain_id:%(target.limit.domain.id)s or domain_id:%(target.limit.project.domain_id)s"
+    " or (project_id:%(target.limit.project_id)s and not None:%(target.limit.project_id)s)"
+)
 CREDENTIALS = {
     "list": OWNER,
     "show": OWNER,

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from altostack.identity.keeper import keeper
 from altostack.inprocess import InProcessCloud
 from altostack.kit.clients import Client, RemoteError, Response
 from tests import databases
@@ -49,6 +50,7 @@ class Keystone:
         self.runtime = self.cloud.cloud.runtimes["identity"]
         self.admin = self.cloud.token("admin")
         self._before = self.admin, self.runtime.cloud, self.clock.now
+        self._settings = self.runtime.settings
         self._rows = self.contents()
         shutil.copytree(state / "keys", state / "pristine")
 
@@ -74,7 +76,13 @@ class Keystone:
         shutil.rmtree(self.state / "keys")
         shutil.copytree(self.state / "pristine", self.state / "keys")
         self.admin, self.runtime.cloud, self.clock.now = self._before
+        self.configure(self._settings)
         self.cloud.cloud.epoch.bump()
+
+    def configure(self, settings: Any = None, **changes: Any) -> None:
+        """Other settings from now on, until the test's end."""
+        self.runtime.settings = msgspec.structs.replace(settings or self.runtime.settings, **changes)
+        keeper(self.runtime).settings = self.runtime.settings
 
     def call(self, method: str, path: str, json: Any = None, *, token: str | None = None, **more: Any) -> Any:
         """A request under /v3 as ``token`` (default: the admin); raises RemoteError."""
