@@ -13,7 +13,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from altostack.identity import rules
+from altostack.identity import compliance, rules
 from altostack.identity.application_credential import ApplicationCredential
 from altostack.identity.assignment import direct_roles, reachable_domains, reachable_projects
 from altostack.identity.common import bump, unbuilt
@@ -284,8 +284,12 @@ def create_token(call: Call) -> Reply:
         if scope is not None and scope.kind:
             roles = roles_in(session, kept.graph(session), user_id, scope, proof.credential)
         catalog = kept.catalog(session) if scope is not None and scope.kind else None
-    right = [kept.passwords.matches(secret, stored) for secret, stored in proof.checks]
-    if proof.failed or not all(right) or proof.user is None or scope is None:
+    answers = [kept.passwords.matches(secret, stored) for secret, stored in proof.checks]
+    right = all(answers)
+    by_password = auth.identity.password is not None and "password" in auth.identity.methods
+    if by_password and proof.user is not None and not proof.failed:
+        right = compliance.accepts(call.runtime, proof.user[0], right)
+    if proof.failed or not right or proof.user is None or scope is None:
         raise Unauthorized(REFUSED)
     facts = Facts(
         user=proof.user[0], domain=proof.user[1], scope=scope, roles=roles, credential=proof.credential
@@ -294,6 +298,10 @@ def create_token(call: Call) -> Reply:
     limit = facts.credential.expires_at if facts.credential is not None else None
     if not facts.usable or (limit is not None and limit.timestamp() <= now):
         raise Unauthorized(REFUSED)
+    if by_password:
+        compliance.check_expiry(call.runtime, facts.user)
+        if not compliance.check_activity(call.runtime, facts.user):
+            raise Unauthorized(REFUSED)
     before = proof.before.claims if proof.before is not None else None
     token = issue(
         kept, facts, proof.methods, now, until=before.expires if before else None, chain=_chain(before)

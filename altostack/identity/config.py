@@ -7,6 +7,29 @@ from typing import Literal
 from altostack.kit.config import Settings
 
 
+class SecurityCompliance(Settings, frozen=True, kw_only=True):
+    """[identity.security_compliance]: rules for people's passwords. 0 and "" switch a rule off.
+
+    lockout_failure_attempts: wrong passwords in a row after which the account is locked, for lockout_duration seconds
+    (0: until the password is reset). password_expires_days: how long a password lasts. unique_last_password_count:
+    how many of a user's latest passwords the next one must differ from. minimum_password_age: days for which a user
+    keeps a password of its own choice. password_regex: what every password must match;
+    password_regex_description: the same in words. change_password_upon_first_use: a password that an administrator
+    set is good for nothing but changing it. disable_user_account_days_inactive: days without a login after which a
+    user may not log in any more, until enabled again.
+    """
+
+    lockout_failure_attempts: int = 0
+    lockout_duration: int = 1800
+    password_expires_days: int = 0
+    unique_last_password_count: int = 0
+    minimum_password_age: int = 0
+    password_regex: str = ""
+    password_regex_description: str = ""
+    change_password_upon_first_use: bool = False
+    disable_user_account_days_inactive: int = 0
+
+
 class IdentitySettings(Settings, frozen=True, kw_only=True):
     """What an operator may choose.
 
@@ -26,3 +49,4 @@ class IdentitySettings(Settings, frozen=True, kw_only=True):
     max_active_keys: int = 3
     max_project_depth: int = 5
     limit_model: Literal["flat", "strict_two_level"] = "flat"
+    security_compliance: SecurityCompliance = SecurityCompliance()

@@ -27,6 +27,7 @@ from altostack.identity.model import IdentityRow
 from altostack.identity.project import Project
 from altostack.identity.role import Graph
 from altostack.identity.user import User
+from altostack.kit.dialect import iso_micro
 
 METHODS = ("password", "token", "application_credential")  # bits in a token: the order is for ever
 _LONGEST = 4096
@@ -151,7 +152,7 @@ class Token:
         claims, facts, scope = self.claims, self.facts, self.facts.scope
         found: dict[str, Any] = {
             "methods": claims.method_names,
-            "user": _named(facts.user, facts.domain) | {"password_expires_at": None},
+            "user": _named(facts.user, facts.domain) | {"password_expires_at": _expiry(facts.user)},
             "audit_ids": claims.audit_ids,
             "expires_at": moment(claims.expires),
             "issued_at": moment(claims.issued),
@@ -177,6 +178,10 @@ class Token:
 
 def _named(row: User | Project, domain: Domain) -> dict[str, Any]:
     return {"id": row.id, "name": row.name, "domain": {"id": domain.id, "name": domain.name}}
+
+
+def _expiry(user: User) -> str | None:
+    return None if user.password_expires_at is None else iso_micro(user.password_expires_at)
 
 
 def moment(seconds: float) -> str:

@@ -20,6 +20,15 @@ from altostack.identity.common import (
     self_link,
     unbuilt,
 )  # fmt: skip
+from altostack.identity.compliance import (
+    PasswordState,
+    accepts,
+    check_form,
+    check_own_change,
+    expires,
+    now,
+    set_password,
+)  # fmt: skip
 from altostack.identity.config import IdentitySettings
 from altostack.identity.dialect import inexact
 from altostack.identity.domain import DOMAINS, Domain
@@ -27,7 +36,7 @@ from altostack.identity.keeper import keeper
 from altostack.identity.model import Extra, IdentityRow, Worth
 from altostack.kit.api import add, load
 from altostack.kit.call import Call
-from altostack.kit.errors import BadRequest, Forbidden, Unauthorized
+from altostack.kit.errors import Forbidden, Unauthorized
 from altostack.kit.policy import PUBLIC
 from altostack.kit.resource import Computed, Resource, field, key, private, struct
 from altostack.kit.route import Route
@@ -39,7 +48,7 @@ _OPTIONS = (
 _FACTORS = ("multi_factor_auth_rules", "multi_factor_auth_enabled")
 
 
-class User(Extra, Worth, IdentityRow):
+class User(PasswordState, Extra, Worth, IdentityRow):
     __tablename__ = "users"
     __table_args__ = (
         sa.UniqueConstraint("domain_id", "name"),
@@ -64,7 +73,9 @@ def create(call: Call, fields: dict[str, Any]) -> User:
     password = _hash(call, fields.pop("password", None))
     fields["name"] = fields["name"].strip()
     fields["options"] = _options({}, fields.get("options", {}))
-    row = User(**fields, password_hash=password)
+    row = User(**fields)
+    if password is not None:
+        set_password(call.runtime, row, password, chosen=False)
     call.require("identity:create_user", row)
     load(call, DOMAINS, row.domain_id)
     _name_free(call, row.domain_id, row.name)
@@ -81,7 +92,9 @@ def update(call: Call, row: User, fields: dict[str, Any]) -> None:
             call.session.rollback()
             _hash(call, password)
             load(call, USERS, row.id, "update")
-        row.password_hash = _hash(call, password)
+        if "options" in fields:
+            row.options = _options(row.options, fields.pop("options"))
+        set_password(call.runtime, row, _hash(call, password), chosen=False)
         row.epoch += 1
     if "options" in fields:
         fields["options"] = _options(row.options, fields["options"])
@@ -90,6 +103,8 @@ def update(call: Call, row: User, fields: dict[str, Any]) -> None:
         _name_free(call, row.domain_id, fields["name"], but=row.id)
     if row.enabled and fields.get("enabled") is False:
         row.epoch += 1
+    elif fields.get("enabled") and not row.enabled:
+        row.active_at = now(call.runtime)
     for attr, value in fields.items():
         setattr(row, attr, value)
     bump(call)
@@ -117,6 +132,7 @@ def _hash(call: Call, password: str | None) -> str | None:
             f"The password length must be less than or equal to {settings.max_password_length}.",
             field="password",
         )
+    check_form(call, password)
     if "hash" not in call.memo:
         call.memo["hash"] = keeper(call.runtime).passwords.hash(password)
     return str(call.memo["hash"])
@@ -141,10 +157,9 @@ USERS = Resource(
     extra="extra",
     computed={
         "default_project_id": Computed(get=lambda call, row: row.default_project_id or msgspec.UNSET),
-        "password_expires_at": Computed(get=lambda call, row: None),
         "links": self_link("/users"),
     },
-    filters=inexact(name=User.name),
+    filters=inexact(name=User.name) | {"password_expires_at": expires(User.password_expires_at)},
     default_sort=(("name", False),),
     doc="Who may ask for a token.",
 )
@@ -172,18 +187,18 @@ def change_password(call: Call) -> None:
         found = session.execute(
             sa.select(User, Domain).join(Domain).where(User.id == call.params["user_id"])
         ).first()
-    right = keeper(call.runtime).passwords.matches(
-        body.original_password, found[0].password_hash if found else None
-    )
-    if found is None or not right or not (found[0].enabled and found[1].enabled):
+    passwords = keeper(call.runtime).passwords
+    right = passwords.matches(body.original_password, found[0].password_hash if found else None)
+    if found is not None and "accepted" not in call.memo:
+        call.memo["accepted"] = accepts(call.runtime, found[0], right)
+    if found is None or not call.memo["accepted"] or not (found[0].enabled and found[1].enabled):
         raise Unauthorized("The request you have made requires authentication.")
-    if found[0].options.get("lock_password"):
-        raise BadRequest("This user's password may only be changed by an administrator.", field="password")
+    check_own_change(call, found[0], passwords, body.password)
     hashed = _hash(call, body.password)
     row = call.session.get(User, found[0].id)
     if row is None or row.password_hash != found[0].password_hash:
         raise Unauthorized("The request you have made requires authentication.")
-    row.password_hash = hashed
+    set_password(call.runtime, row, hashed, chosen=True)
     row.epoch += 1
     bump(call)
 
