@@ -163,7 +163,7 @@ class Cloud:
             clients={},
             url=self.url + service.prefix,
             cloud=self.facts,
-            drivers=drivers.of_service(name, self.state),
+            drivers=drivers.of_service(name, self.state, self.settings),
             clock=self._clock,
             node_key=self.secrets["node_key"],
         )

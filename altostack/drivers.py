@@ -20,12 +20,12 @@ def prefix(state: Path, host: str) -> str:
     return f"al{digest[:5]}"
 
 
-def of_service(name: str, state: Path) -> Mapping[str, Any]:
-    """What a service's own processes need: the image service its store."""
+def of_service(name: str, state: Path, settings: Any) -> Mapping[str, Any]:
+    """What a service's own processes need: the image service its stores."""
     if name == "image":
-        from altostack.image.drivers.file import FileStore
+        from altostack.image.stores import open_stores
 
-        return {"store": FileStore(state / "images")}
+        return {"stores": open_stores(state, settings.image)}
     return {}
 
 

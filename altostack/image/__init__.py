@@ -2,22 +2,36 @@
 
 from pathlib import Path
 
-from altostack.image import data, discovery, image, member
+from altostack.image import (
+    cache,
+    change,
+    data,
+    discovery,
+    image,
+    imports,
+    limits,
+    location,
+    member,
+    schemas,
+    sweep,
+    task,
+)
 from altostack.image.config import Settings
 from altostack.image.dialect import DIALECT
 from altostack.image.image import IMAGES
 from altostack.image.model import ImageRow
+from altostack.image.task import TASKS
 from altostack.kit.reconcile import Loop
 from altostack.kit.service import Runtime, Service
 
 
 def loops(runtime: Runtime) -> tuple[Loop, ...]:
-    """Clean up after uploads that died."""
+    """Clean up after uploads that died; fill the cache."""
 
     def look(ids: tuple[str, ...]) -> None:
-        data.sweep(runtime)
+        sweep.sweep(runtime)
 
-    return (Loop("image-sweep", look, interval=300.0),)
+    return (Loop("image-sweep", look, interval=300.0), cache.loop(runtime))
 
 
 SERVICE = Service(
@@ -29,9 +43,21 @@ SERVICE = Service(
     endpoint="/image",
     dialect=DIALECT,
     metadata=ImageRow.metadata,
-    resources=(IMAGES,),
-    routes=(*image.ROUTES, *data.ROUTES, *member.ROUTES, *discovery.ROUTES),
-    rules=image.RULES,
+    resources=(IMAGES, TASKS),
+    routes=(
+        *image.ROUTES,
+        *change.ROUTES,
+        *data.ROUTES,
+        *member.ROUTES,
+        *location.ROUTES,
+        *imports.ROUTES,
+        *task.ROUTES,
+        *cache.ROUTES,
+        *limits.ROUTES,
+        *discovery.ROUTES,
+        *schemas.ROUTES,
+    ),
+    rules={**change.RULES, **imports.RULES, **task.RULES},
     settings=Settings,
     loops=loops,
     migrations=Path(__file__).parent / "migrations",

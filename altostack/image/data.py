@@ -1,167 +1,223 @@
-"""Image bits: upload, download, and the node's own routes to both.
+"""Image bits: upload, staging, download, and the node's own routes to them.
 
-Both stream: memory does not grow with the image. An upload claims the image (queued -> saving) in one short
-transaction, streams without any, and ends in active or, whatever went wrong, in queued with nothing left behind.
+All stream: memory does not grow with the image. An upload claims the image (queued -> saving; staging: -> uploading) in
+one short transaction, streams without any, and ends well or, whatever went wrong, in queued with nothing left behind.
 If the process dies meanwhile, `sweep` finds the image by its uploader, who is no more.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
-from altostack.image import inspect
-from altostack.image.drivers.base import ImageStore, ImageTooLarge, Stored, StoreFull
-from altostack.image.image import IMAGES, Image, Status
+from altostack.image import cache, limits
+from altostack.image.image import IMAGES, OWNER, Image, Status
+from altostack.image.intake import Intake, Taken, explained
+from altostack.image.signature import verifier
+from altostack.image.stores import stores_of
 from altostack.kit import api
 from altostack.kit.call import Call, Reply
 from altostack.kit.errors import (
-    ApiError,
     BadRequest,
     Conflict,
     Forbidden,
     NotFound,
     RangeNotSatisfiable,
-    TooLarge,
     UnsupportedMediaType,
-)  # fmt: skip
-from altostack.kit.flow import own_process, process_alive
-from altostack.kit.policy import NODE, READER_ANY, SERVICE
+)
+from altostack.kit.flow import own_process
+from altostack.kit.policy import NODE, SERVICE
 from altostack.kit.route import Route
 from altostack.kit.service import Runtime
 
-log = logging.getLogger(__name__)
 _RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
 _CHUNK = 1 << 20
 
 
-class StoreOutOfSpace(ApiError):
-    """The store is full (the service answers 413 for it)."""
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """An image in the hands of one upload. max_bytes: what its project has room for."""
 
-    code, title = 413, "Request Entity Too Large"
-
-
-def store_of(runtime: Runtime) -> ImageStore:
-    """Where this cloud keeps image bits."""
-    store: ImageStore = runtime.drivers["store"]
-    return store
+    key: str
+    owner: str
+    disk_format: str
+    container_format: str
+    properties: dict[str, str]
+    max_bytes: int
 
 
 def upload(call: Call) -> None:
     """PUT /v2/images/{id}/file."""
+    image = _upload_target(call)
+    store = call.header("X-Image-Meta-Store") or stores_of(call.runtime).default
+    if store not in stores_of(call.runtime).kept:
+        raise BadRequest(f"There is no store {store!r} that can be written to.", field="x-image-meta-store")
+    key = image.id
+    call.rollback()  # no transaction stays open while bits stream
+    receive(call.runtime, key, _stream(call), call.request.content_length, store=store)
+
+
+def stage(call: Call) -> None:
+    """PUT /v2/images/{id}/stage: the bits wait for an import with the method glance-direct."""
+    if "glance-direct" not in call.runtime.settings.imports.methods:
+        raise NotFound("The import method glance-direct is not offered here.")
+    image = _upload_target(call)
+    key = image.id
+    call.rollback()
+    length = call.request.content_length
+    claim = _claim(call.runtime, key, Status.UPLOADING)
+    staging = stores_of(call.runtime).staging
+    try:
+        if length is not None and length > claim.max_bytes:
+            raise _too_large(claim.max_bytes)
+        size = staging.put(key, _bounded(_stream(call), length, claim.max_bytes))
+    except BaseException as trouble:
+        staging.delete(key)
+        raise _given_up(call.runtime, claim, trouble) from trouble
+    query = sa.update(Image).where(_mine(claim, Status.UPLOADING)).values(uploader=None, staged_bytes=size)
+    if not call.runtime.db.write(lambda session: session.execute(query).rowcount):  # type: ignore[attr-defined]  # CursorResult
+        staging.delete(key)
+        raise NotFound(f"The image {key} was deleted while it was uploaded.")
+
+
+def _upload_target(call: Call) -> Image:
     kind = (call.request.content_type or "").partition(";")[0].strip()
     if kind != "application/octet-stream":
         raise UnsupportedMediaType("Image data is sent as application/octet-stream.")
     image: Image = api.load(call, IMAGES)
     call.require("upload_image", image)
-    key = image.id
-    call.rollback()  # no transaction stays open while bits stream
-    receive(call.runtime, key, _stream(call), call.request.content_length)
+    return image
 
 
-def receive(runtime: Runtime, key: str, stream: Iterable[bytes], length: int | None) -> None:
+def receive(
+    runtime: Runtime, key: str, stream: Iterable[bytes], length: int | None, *, store: str | None = None
+) -> None:
     """Store the bits of a queued image. Raises what the service answers when they cannot be had or trusted."""
-    store = store_of(runtime)
-    disk_format, owner = _claim(runtime, key)
-    limit = runtime.settings.max_bytes
+    stores = stores_of(runtime)
+    store = store or stores.default
+    claim = _claim(runtime, key, Status.SAVING)
     try:
-        if length is not None and length > limit:
-            raise TooLarge(f"The image is larger than {limit} bytes.")
-        inspection = inspect.Inspection(disk_format)
-        stored = store.put(key, _counted(inspection.watch(stream), length), max_bytes=limit)
-        found = inspection.finish()
+        intake = take(runtime, claim, length)
+        stores.kept[store].put(key, intake.watch(stream))
+        taken = intake.finish()
     except BaseException as trouble:
-        store.delete(key)
-        _release(runtime, key, owner)
-        raise _explained(trouble) from trouble
-    if not _finish(runtime, key, owner, stored, found.virtual_size):
-        store.delete(key)
+        stores.kept[store].delete(key)
+        raise _given_up(runtime, claim, trouble) from trouble
+    if not _finish(runtime, claim, taken, store):
+        stores.kept[store].delete(key)
         raise NotFound(f"The image {key} was deleted while it was uploaded.")
 
 
-def _claim(runtime: Runtime, key: str) -> tuple[str, str]:
-    owner = f"{own_process()}/{msgspec.json.encode(runtime.clock()).decode()}"
+def take(runtime: Runtime, claim: Claim, length: int | None) -> Intake:
+    """The judge of an upload. Raises BadSignature or ImageTooLarge before a byte is read."""
+    return Intake(
+        disk_format=claim.disk_format,
+        container_format=claim.container_format,
+        algorithm=runtime.settings.hash_algorithm,
+        max_bytes=claim.max_bytes,
+        length=length,
+        verifier=verifier(claim.properties, runtime.settings.certificates),
+    )
 
-    def work(session: Any) -> str:
+
+def _claim(runtime: Runtime, key: str, status: Status) -> Claim:
+    owner = f"{own_process()}/{msgspec.json.encode(runtime.clock()).decode()}"
+    with runtime.db.read() as session:
+        project = session.execute(sa.select(Image.owner).where(Image.id == key)).scalar()
+    bounds = limits.of_project(runtime, project)
+    kind = limits.STAGE if status == Status.UPLOADING else limits.SIZE
+
+    def work(session: Any) -> Claim:
         image = session.get(Image, key)
         if image is None:
             raise NotFound(f"No image found with ID {key}")
-        if image.status != Status.QUEUED:
+        if image.status != Status.QUEUED or image.task_id:
             raise Conflict(
-                f"Image status transition from {image.status} to saving is not allowed.", field="status"
+                f"Image status transition from {image.status} to {status} is not allowed.", field="status"
             )
         if not image.disk_format or not image.container_format:
             raise BadRequest(
                 "disk_format and container_format must be set before data is uploaded.", field="disk_format"
             )
+        used = limits.claim(runtime, session, image.owner, bounds, limits.UPLOADING, kind)
         claimed = session.execute(
             sa.update(Image)
             .where(Image.id == key, Image.status == Status.QUEUED)
-            .values(status=Status.SAVING, uploader=owner)
+            .values(status=status, uploader=owner, locations=[], failed_import=None, importing=None)
         )
         if claimed.rowcount != 1:
-            raise Conflict("Image status transition from saving to saving is not allowed.", field="status")
-        return str(image.disk_format)
+            raise Conflict(f"Image status transition from saving to {status} is not allowed.", field="status")
+        room = limits.room(bounds, used, kind)
+        most = runtime.settings.max_bytes
+        return Claim(
+            key=key,
+            owner=owner,
+            disk_format=str(image.disk_format),
+            container_format=str(image.container_format),
+            properties=dict(image.properties),
+            max_bytes=most if room is None else min(most, room),
+        )
 
-    return runtime.db.write(work), owner
+    return runtime.db.write(work)
 
 
-def _mine(key: str, owner: str | None) -> Any:
-    return (Image.id == key) & (Image.uploader == owner) & (Image.status == Status.SAVING)
+def _mine(claim: Claim, status: Status) -> Any:
+    return (Image.id == claim.key) & (Image.uploader == claim.owner) & (Image.status == status)
 
 
-def _release(runtime: Runtime, key: str, owner: str | None) -> None:
-    query = sa.update(Image).where(_mine(key, owner)).values(status=Status.QUEUED, uploader=None)
-    runtime.db.write(lambda session: session.execute(query))
+def _given_up(runtime: Runtime, claim: Claim, trouble: BaseException) -> BaseException:
+    """Give the image back to whoever tries again; what is to be answered."""
+    mine = (Image.id == claim.key) & (Image.uploader == claim.owner)
+    query = sa.update(Image).where(mine).values(status=Status.QUEUED, uploader=None)
+    if not runtime.db.write(lambda session: session.execute(query).rowcount):  # type: ignore[attr-defined]  # CursorResult
+        return NotFound(f"The image {claim.key} was deleted while it was uploaded.")
+    return explained(trouble)
 
 
-def _finish(runtime: Runtime, key: str, owner: str, stored: Stored, virtual_size: int | None) -> bool:
+def _finish(runtime: Runtime, claim: Claim, taken: Taken, store: str) -> bool:
+    where = [stores_of(runtime).own(store, claim.key)]
     query = (
         sa.update(Image)
-        .where(_mine(key, owner))
+        .where(_mine(claim, Status.SAVING))
         .values(
             status=Status.ACTIVE,
             uploader=None,
             upload_host=None,
-            size=stored.size,
-            checksum=stored.md5,
-            os_hash_algo="sha512",
-            os_hash_value=stored.sha512,
-            virtual_size=virtual_size,
+            locations=where,
+            stored_bytes=taken.size,
+            **taken.columns(),
         )
     )
     return bool(runtime.db.write(lambda session: session.execute(query).rowcount == 1))  # type: ignore[attr-defined]  # CursorResult
 
 
-def _explained(trouble: BaseException) -> BaseException:
-    if isinstance(trouble, StoreFull):
-        return StoreOutOfSpace(f"There is not enough space on the image store: {trouble}")
-    if isinstance(trouble, ImageTooLarge):
-        return TooLarge(str(trouble))
-    if isinstance(trouble, inspect.UnsafeImage):
-        return BadRequest(f"The image is refused: {trouble}", field="disk_format")
-    return trouble
+def _too_large(most: int) -> Exception:
+    from altostack.image.drivers.base import ImageTooLarge
+
+    return ImageTooLarge(f"The image is larger than {most} bytes.")
+
+
+def _bounded(stream: Iterable[bytes], length: int | None, most: int) -> Iterator[bytes]:
+    """The stream, refused when it is too long, or at its end when it is shorter than what was announced."""
+    seen = 0
+    for chunk in stream:
+        seen += len(chunk)
+        if seen > most:
+            raise _too_large(most)
+        yield chunk
+    if length is not None and seen < length:
+        raise BadRequest(f"The upload ended after {seen} of {length} bytes.", field="Content-Length")
 
 
 def _stream(call: Call) -> Iterator[bytes]:
     source = call.request.bounded_stream if call.request.content_length is not None else call.request.stream
     while chunk := source.read(_CHUNK):
         yield chunk
-
-
-def _counted(stream: Iterable[bytes], length: int | None) -> Iterator[bytes]:
-    """The stream, refused at its end when it is shorter than what was announced."""
-    seen = 0
-    for chunk in stream:
-        seen += len(chunk)
-        yield chunk
-    if length is not None and seen < length:
-        raise BadRequest(f"The upload ended after {seen} of {length} bytes.", field="Content-Length")
 
 
 def download(call: Call) -> Reply:
@@ -176,24 +232,28 @@ def download(call: Call) -> Reply:
 def _send(call: Call, image: Image) -> Reply:
     if image.status not in (Status.ACTIVE, Status.DEACTIVATED):
         return Reply(status=204)
-    size, checksum, key = int(image.size or 0), image.checksum or "", image.id
+    size, checksum, key = image.size, image.checksum, image.id
+    source = cache.Source(image)
     call.rollback()
-    start, end = _range(call, size)
-    headers = {
-        "Content-Type": "application/octet-stream",
-        "Content-Length": str(end - start),
-        "Accept-Ranges": "bytes",
-    }
+    headers = {"Content-Type": "application/octet-stream"}
+    if size is None:  # the bits are elsewhere, and nobody has counted them
+        try:
+            return Reply(headers=headers, stream=cache.read(call.runtime, source))
+        except Exception as trouble:
+            raise explained(trouble) from trouble
+    start, end = _range(call, int(size))
+    headers |= {"Content-Length": str(end - start), "Accept-Ranges": "bytes"}
     whole = (start, end) == (0, size) and not call.header("Range")
-    if whole:
+    if whole and checksum:
         headers["Content-MD5"] = checksum
-    else:
+    if not whole:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    return Reply(
-        status=200 if whole else 206,
-        headers=headers,
-        stream=store_of(call.runtime).get(key, start, end - start),
-    )
+    try:
+        stream = cache.read(call.runtime, source, None if whole else (start, end - start))
+    except Exception as trouble:
+        raise explained(trouble) from trouble
+    assert key == source.key
+    return Reply(status=200 if whole else 206, headers=headers, stream=stream)
 
 
 def _range(call: Call, size: int) -> tuple[int, int]:
@@ -255,44 +315,47 @@ def set_upload_host(call: Call) -> None:
     image.upload_host = call.body.host
 
 
-def sweep(runtime: Runtime) -> int:
-    """Give up uploads whose process died, and remove bits that no image owns. How many of both."""
-    store = store_of(runtime)
-    found = 0
-    with runtime.db.read() as session:
-        saving = session.execute(
-            sa.select(Image.id, Image.uploader).where(Image.status == Status.SAVING)
-        ).all()
-    for key, owner in saving:
-        if not process_alive((owner or "").partition("/")[0]):
-            log.warning("image %s: the upload's process is gone; the image is queued again", key)
-            store.delete(key)
-            _release(runtime, key, owner)
-            found += 1
-    on_disk = set(store.list())
-    with runtime.db.read() as session:
-        known = set(session.execute(sa.select(Image.id)).scalars())
-    for key in on_disk - known:
-        store.delete(key)
-        found += 1
-    return found
+def activate(call: Call, *, active: bool) -> None:
+    """POST .../actions/deactivate and reactivate."""
+    image: Image = api.load(call, IMAGES, lock=True)
+    call.require("reactivate" if active else "deactivate", image)
+    if image.status not in (Status.ACTIVE, Status.DEACTIVATED):
+        raise Forbidden(
+            f"Not allowed to change the status of an image that is {image.status}.", field="status"
+        )
+    image.status = Status.ACTIVE if active else Status.DEACTIVATED
 
 
-_OWNER = "role:admin or role:service or (role:member and project_id:%(owner)s)"
 _FILE = "/images/{image_id}/file"
 _NODE = "//internal/nodes/{host}/images/{image_id}/file"
+
+
+def _put(path: str, handler: Any) -> Route:
+    return Route(
+        method="PUT", path=path, handler=handler, policy="upload_image", check=OWNER, guard=False, raw=True, status=204
+    )  # fmt: skip
+
+
+def _action(word: str, active: bool) -> Route:
+    return Route(
+        method="POST", path=f"/images/{{image_id}}/actions/{word}", handler=lambda call: activate(call, active=active),
+        policy=word, check=OWNER, guard=False, status=204,
+    )  # fmt: skip
+
+
 ROUTES = (
+    _put(_FILE, upload),
+    _put("/images/{image_id}/stage", stage),
     Route(
-        method="PUT",
+        method="GET",
         path=_FILE,
-        handler=upload,
-        policy="upload_image",
-        check=_OWNER,
+        handler=download,
+        policy="download_image",
+        check="role:admin or role:service or role:member",
         guard=False,
-        raw=True,
-        status=204,
     ),
-    Route(method="GET", path=_FILE, handler=download, policy="download_image", check=READER_ANY, guard=False),
+    _action("deactivate", False),
+    _action("reactivate", True),
     Route(method="GET", path=_NODE, handler=node_download, policy=NODE),
     Route(method="PUT", path=_NODE, handler=node_upload, policy=NODE, raw=True, status=204),
     Route(

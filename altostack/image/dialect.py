@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from altostack.kit.call import Call
+from altostack.kit.call import Call, own_scope, policy_target
 from altostack.kit.dialect import Dialect
 from altostack.kit.errors import ApiError, BadRequest, NotFound
 from altostack.kit.listing import equals, read_time
 from altostack.kit.resource import Column, Resource
 
 PATCH_MEDIA = "application/openstack-images-v2.1-json-patch"
+PATCH_MEDIA_OLD = "application/openstack-images-v2.0-json-patch"
 _COMPARE = ("gt", "gte", "lt", "lte", "eq", "neq")
 
 
@@ -50,32 +53,54 @@ def filter_column(call: Call, column: Column, values: list[str]) -> Any:
             "neq": sql != moment,
         }[word]  # fmt: skip
     if colon and word == "in":
-        return equals(column, [part.strip().strip('"') for part in rest.split(",")])
+        return equals(column, _words(column, rest))
     return equals(column, [value])
+
+
+def _words(column: Column, text: str) -> list[str]:
+    """``a,"b,c",d``: values, of which those in quotes may hold commas."""
+    if '"' not in text:
+        return [part.strip() for part in text.split(",")]
+    if not re.fullmatch(r'(\s*("[^"]*"|[^",]*)\s*)(,\s*("[^"]*"|[^",]*)\s*)*', text):
+        raise BadRequest(f"Invalid filter value {text!r}: the quotes do not match.", field=column.wire)
+    return [part.strip().strip('"') for part in re.findall(r'"[^"]*"|[^",]+', text) if part.strip()]
+
+
+def target(call: Call, row: Any) -> Mapping[str, Any]:
+    """What policy rules see: columns, and the owner as ``project_id`` too, as operators' policy files name it."""
+    if row is None:
+        return {**own_scope(call.context), "owner": call.context.project_id}
+    found = dict(policy_target(row))
+    found.setdefault("project_id", found.get("owner"))
+    if found.get("visibility") == "shared" and found["owner"] != call.context.project_id:
+        found.setdefault("member_id", call.context.project_id)  # else the row had not been loaded
+    return found
 
 
 def page_links(call: Call, resource: Resource, rows: list[Any], more: bool) -> dict[str, Any]:
     """``first``, ``next`` and ``schema``."""
-    base = f"/v2{resource.base}"
+    base = "/v2" + resource.base.format_map(call.params)
+    section = "metadefs/" if base.startswith("/v2/metadefs") else ""
     kept = [(name, value) for name, values in call.query.items() if name != "marker" for value in values]
     found: dict[str, Any] = {
         "first": base + (f"?{urlencode(kept)}" if kept else ""),
-        "schema": f"/v2/schemas/{resource.collection}",
+        "schema": f"/v2/schemas/{section}{resource.collection}",
     }
     if more:
-        found["next"] = f"{base}?{urlencode([*kept, ('marker', rows[-1].id)])}"
+        found["next"] = f"{base}?{urlencode([*kept, ('marker', getattr(rows[-1], resource.lookup))])}"
     return found
 
 
 DIALECT = Dialect(
     error=error,
     policy_name=policy_name,
+    target=target,
     envelope=False,
-    update_method="PATCH",
     filter=filter_column,
     page_links=page_links,
     default_limit=25,
     not_found=not_found,
-    media=("application/json", PATCH_MEDIA, "application/openstack-images-v2.0-json-patch"),
+    media=("application/json", PATCH_MEDIA, PATCH_MEDIA_OLD),
+    over_quota=413,
     max_body=262_144,
 )

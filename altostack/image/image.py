@@ -1,28 +1,28 @@
-"""Images: what they are, who sees them, how they change. Their bits are in `data`.
+"""Images: what they are and who sees them. How they change is in `change`, their bits are in `data`.
 
-Source: Image Service API v2 (api-ref), JSON Patch (RFC 6902, the subset that the service documents).
+Source: Image Service API v2 (api-ref).
 """
 
 from __future__ import annotations
 
 import enum
-import re
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped
 
-from altostack.image.config import Settings
+from altostack.image import protection
 from altostack.image.dialect import filter_column
 from altostack.image.member import Member
 from altostack.image.model import ImageRow
-from altostack.kit import api
-from altostack.kit.body import convert, decode, read
-from altostack.kit.call import Call, Reply
-from altostack.kit.errors import BadRequest, Conflict, Forbidden, TooLarge, UnsupportedMediaType
-from altostack.kit.listing import rule_name
-from altostack.kit.policy import ADMIN, MEMBER, READER, READER_ANY, SERVICE
-from altostack.kit.resource import Resource, Timed, body_struct, columns, field, given, key, private
+from altostack.image.stores import stores_of
+from altostack.kit import api, listing
+from altostack.kit.call import Call
+from altostack.kit.errors import BadRequest, Forbidden, TooLarge
+from altostack.kit.policy import READER, READER_ANY, SERVICE
+from altostack.kit.resource import Computed, Resource, Timed, columns, field, key, private
 from altostack.kit.route import Route
 
 
@@ -31,6 +31,8 @@ class Status(enum.StrEnum):
 
     QUEUED = "queued"
     SAVING = "saving"
+    UPLOADING = "uploading"
+    IMPORTING = "importing"
     ACTIVE = "active"
     DEACTIVATED = "deactivated"
     KILLED = "killed"
@@ -75,6 +77,12 @@ class Image(Timed, ImageRow):
     os_hash_algo: Mapped[str | None] = field(filter=True, default=None, max_length=32)
     os_hash_value: Mapped[str | None] = field(filter=True, default=None, max_length=128)
     properties: Mapped[dict[str, str]] = private(default={})
+    locations: Mapped[list[dict[str, Any]]] = private(default=[])  # see `stores`
+    stored_bytes: Mapped[int] = private(default=0, type_=sa.BigInteger())  # in all stores together
+    staged_bytes: Mapped[int] = private(default=0, type_=sa.BigInteger())
+    task_id: Mapped[str | None] = private(default=None, type_=sa.String(64))  # the import that has it in hand
+    importing: Mapped[list[str] | None] = private(default=None)  # stores that an import has still to fill
+    failed_import: Mapped[list[str] | None] = private(default=None)  # stores that it could not fill
     uploader: Mapped[str | None] = private(
         default=None
     )  # the process that saves, so that its death is noticed
@@ -83,30 +91,22 @@ class Image(Timed, ImageRow):
     __table_args__ = (sa.Index("ix_images_list", "created_at", "id"),)
 
 
-_COLUMNS = {column.wire: column for column in columns(Image)}
-_READ_ONLY = frozenset(
-    {name for name, c in _COLUMNS.items() if not c.facet.create}
-    | {"self", "file", "schema", "stores", "direct_url"}
-) - {"id"}
-_RESERVED = frozenset(
-    {"locations", "deleted", "deleted_at", "is_public", "properties", "uploader", "upload_host"}
-)
-_UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+COLUMNS = {column.wire: column for column in columns(Image)}
+_ASKED = {"limit", "marker", "member_status", "sort", "sort_key", "sort_dir"}
 
 
 def visible(call: Call) -> Any:
     """Public and community images, and those shared with the caller's project."""
     shared = sa.select(Member.image_id).where(Member.member_id == call.context.project_id)
+    open_to_all = [Visibility.PUBLIC, Visibility.COMMUNITY]
     if call.route.op == "list":
         wanted = call.arg("member_status") or "accepted"
+        if wanted not in ("pending", "accepted", "rejected", "all"):
+            raise BadRequest(f"Invalid status: {wanted}.", field="member_status")
         if wanted != "all":
             shared = shared.where(Member.status == wanted)
-        open_to_all = [
-            Visibility.PUBLIC,
-            *([Visibility.COMMUNITY] if call.arg("visibility") == "community" else []),
-        ]
-    else:
-        open_to_all = [Visibility.PUBLIC, Visibility.COMMUNITY]
+        if call.arg("visibility") not in ("community", "all"):
+            open_to_all = [Visibility.PUBLIC]
     return sa.or_(
         Image.visibility.in_(open_to_all),
         sa.and_(Image.visibility == Visibility.SHARED, Image.id.in_(shared)),
@@ -115,14 +115,7 @@ def visible(call: Call) -> Any:
 
 def show(call: Call, image: Image, op: str = "show") -> dict[str, Any]:
     """The flat JSON object: columns, properties and links."""
-    found = api.view(call, IMAGES, image, op=op)
-    return {
-        **{name: value for name, value in image.properties.items() if name not in found},
-        **found,
-        "self": f"/v2/images/{image.id}",
-        "file": f"/v2/images/{image.id}/file",
-        "schema": "/v2/schemas/image",
-    }
+    return protection.readable(call, image.properties, api.view(call, IMAGES, image, op=op))
 
 
 def show_image(call: Call) -> dict[str, Any]:
@@ -131,159 +124,38 @@ def show_image(call: Call) -> dict[str, Any]:
 
 
 def list_images(call: Call) -> dict[str, Any]:
-    """GET /v2/images: filters on fixed words and on properties."""
-    extra = []
-    for name, values in call.query.items():
-        known = (
-            name in _COLUMNS or name in IMAGES.filters or name in ("limit", "marker", "member_status", "sort")
-        )
-        if not known and name not in ("sort_key", "sort_dir"):
-            extra.append(Image.properties[name].as_string() == values[-1])
-    page = api.page(call, IMAGES, extra=tuple(extra))
-    by_id = {one["id"]: one for one in page["images"]}
-    rows = call.session.execute(sa.select(Image).where(Image.id.in_(by_id))).scalars()
-    full = {row.id: show(call, row, op="list") for row in rows}
-    page["images"] = [full[one] for one in by_id]
-    return page
-
-
-def split(call: Call, sent: dict[str, Any], op: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """What a client sent as (columns, properties). Raises BadRequest or Forbidden naming the word."""
-    fixed: dict[str, Any] = {}
-    free: dict[str, str] = {}
-    for name, value in sent.items():
-        if name in _READ_ONLY or (name == "id" and op == "update"):
-            raise Forbidden(f"Attribute '{name}' is read-only.", field=name)
-        if name in _RESERVED:
-            raise Forbidden(f"Attribute '{name}' is reserved.", field=name)
-        if name in _COLUMNS:
-            fixed[name] = value
-        elif not isinstance(value, str):
-            raise BadRequest(f"Invalid input for property {name}: it must be a string.", field=name)
-        elif not name or len(name) > 255 or len(value) > 65_535:
-            raise BadRequest(
-                f"Invalid property {name[:40]!r}: the name or the value is too long.", field=name[:255]
-            )
-        else:
-            free[name] = value
-    key_ = fixed.pop("id", None)
-    if key_ is not None and not (isinstance(key_, str) and _UUID.match(key_)):
-        raise BadRequest("Invalid image id: it must be a UUID.", field="id")
-    fields = given(convert(fixed, body_struct(IMAGES, op, None)))
-    if key_ is not None:
-        fields["id"] = key_
-    _check(call, fields, free)
-    return fields, free
-
-
-def _check(call: Call, fields: dict[str, Any], free: dict[str, str]) -> None:
-    settings: Settings = call.runtime.settings
-    for name, known in (
-        ("disk_format", settings.disk_formats),
-        ("container_format", settings.container_formats),
-    ):
-        if fields.get(name) is not None and fields[name] not in known:
-            raise BadRequest(
-                f"Invalid value '{fields[name]}' for {name}: it must be one of {', '.join(known)}.",
-                field=name,
-            )
-    if len(free) > settings.max_properties:
-        raise TooLarge(
-            f"The limit of {settings.max_properties} image properties would be passed.", field="properties"
-        )
-    if "tags" in fields:
-        if any(len(tag) > 255 for tag in fields["tags"]):
-            raise BadRequest("A tag is longer than 255 characters.", field="tags")
-        fields["tags"] = list(dict.fromkeys(fields["tags"]))
-        if len(fields["tags"]) > settings.max_tags:
-            raise TooLarge(f"The limit of {settings.max_tags} image tags would be passed.", field="tags")
-    if fields.get("visibility") == Visibility.PUBLIC:
-        call.require("publicize_image")
-    if fields.get("visibility") == Visibility.COMMUNITY:
-        call.require("communitize_image")
-
-
-def create(call: Call) -> Reply:
-    """POST /v2/images."""
-    fields, free = split(call, call.body, "create")
-    owner = fields.pop("owner", None) or call.context.project_id
-    if owner != call.context.project_id and not call.context.is_admin:
-        raise Forbidden(f"You are not permitted to create images owned by '{owner}'.", field="owner")
-    if "id" in fields and call.session.get(Image, fields["id"]) is not None:
-        raise Conflict(f"An image with ID {fields['id']} already exists.", field="id")
-    image = api.add(call, IMAGES, Image(owner=owner, properties=free, **fields))
-    headers = {"Location": call.link(f"/images/{image.id}")}
-    return Reply(body=show(call, image, op="create"), headers=headers)
-
-
-def update(call: Call) -> dict[str, Any]:
-    """PATCH /v2/images/{id}: a JSON patch of add, replace and remove."""
-    kind = (call.request.content_type or "").partition(";")[0].strip()
-    if not kind.startswith("application/openstack-images-v2"):
-        raise UnsupportedMediaType(
-            "A JSON patch of type application/openstack-images-v2.1-json-patch is needed."
-        )
-    operations = decode(read(call.request, call.runtime.service.dialect.max_body), list[dict[str, Any]])
-    image: Image = api.load(call, IMAGES, op="update", lock=True)
-    changed: dict[str, Any] = {}
-    properties = dict(image.properties)
-    for operation in operations:
-        op, name = _operation(operation)
-        if name in _READ_ONLY or name == "id":
-            raise Forbidden(f"Attribute '{name}' is read-only.", field=name)
-        if name in _RESERVED:
-            raise Forbidden(f"Attribute '{name}' is reserved.", field=name)
-        there = name in _COLUMNS or name in properties
-        if op in ("replace", "remove") and not there:
-            raise Conflict(f"Property {name} does not exist.", field=name)
-        if op == "remove":
-            if name in _COLUMNS:
-                raise Forbidden(f"Property '{name}' may not be removed.", field=name)
-            del properties[name]
-            continue
-        if "value" not in operation:
-            raise BadRequest("Operation objects must contain a 'value' for add and replace.", field="value")
-        if name in _COLUMNS:
-            changed[name] = operation["value"]
-        else:
-            properties.update(split(call, {name: operation["value"]}, "update")[1])
-    fields, _ = split(call, changed, "update")
-    _check(call, {}, properties)
-    if "owner" in fields and fields["owner"] != image.owner and not call.context.is_admin:
-        raise Forbidden("Only an administrator may give an image to another owner.", field="owner")
-    if image.status != Status.QUEUED:
-        for name in ("disk_format", "container_format"):
-            if name in fields and fields[name] != getattr(image, name):
-                raise Forbidden(f"Attribute {name} can be only replaced for a queued image.", field=name)
-    for name, value in fields.items():
-        setattr(image, name, value)
-    image.properties = properties
-    call.session.flush()
-    return show(call, image, op="update")
-
-
-def _operation(operation: dict[str, Any]) -> tuple[str, str]:
-    """(op, name) of one operation in the 2.1 form. Raises BadRequest."""
-    op, path = operation.get("op"), operation.get("path")
-    if op not in ("add", "replace", "remove"):
-        raise BadRequest(f"Operations must be one of add, replace and remove, not {op!r}.", field="op")
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise BadRequest(f"Invalid JSON pointer {path!r}: it must begin with /.", field="path")
-    name = path[1:].replace("~1", "/").replace("~0", "~")
-    if not name or "/" in path[1:]:
-        raise BadRequest(f"Invalid JSON pointer {path!r}: it must name one attribute.", field="path")
-    return op, name
+    """GET /v2/images: filters on fixed words and on properties; hidden ones only when asked for."""
+    if "changes-since" in call.query:
+        raise BadRequest("There is no filter changes-since in this API.", field="changes-since")
+    if "sort" in call.query and ("sort_key" in call.query or "sort_dir" in call.query):
+        raise BadRequest("The old and the new words for sorting cannot be combined.", field="sort")
+    extra = [
+        Image.properties[name].as_string() == values[-1]
+        for name, values in call.query.items()
+        if name not in COLUMNS and name not in IMAGES.filters and name not in _ASKED
+    ]
+    if "os_hidden" not in call.query:
+        extra.append(Image.os_hidden.is_(False))
+    rows, more = listing.fetch(call, IMAGES, extra=tuple(extra))
+    shown = api.views(call, IMAGES).many(call, rows)
+    found = [protection.readable(call, row.properties, one) for row, one in zip(rows, shown, strict=True)]
+    links = call.runtime.service.dialect.page_links(call, IMAGES, rows, more)
+    return {"images": found, **links}
 
 
 def destroy(call: Call, image: Image) -> None:
     """DELETE: the row in this transaction, the bits once it is committed."""
     if image.protected:
         raise Forbidden(f"Image {image.id} is protected and cannot be deleted.", field="protected")
-    store = call.runtime.drivers["store"]
-    call.session.execute(sa.delete(Member).where(Member.image_id == image.id))
+    stores = stores_of(call.runtime)
+    key_, locations = image.id, list(image.locations)
+    call.session.execute(sa.delete(Member).where(Member.image_id == key_))
+    call.session.execute(
+        ImageRow.metadata.tables["image_cache"].delete().where(sa.column("image_id") == key_)
+    )
     call.session.delete(image)
     call.session.flush()
-    call.after(lambda: store.delete(image.id))
+    call.after(lambda: stores.delete(key_, locations))
 
 
 def tag(call: Call, *, present: bool) -> None:
@@ -298,17 +170,6 @@ def tag(call: Call, *, present: bool) -> None:
     if present and len(rest) >= call.runtime.settings.max_tags:
         raise TooLarge("The limit of image tags would be passed.", field="tags")
     image.tags = [*rest, word] if present else rest
-
-
-def activate(call: Call, *, active: bool) -> None:
-    """POST .../actions/deactivate and reactivate."""
-    image: Image = api.load(call, IMAGES)
-    call.require(rule_name(call, IMAGES, "reactivate" if active else "deactivate"), image)
-    if image.status not in (Status.ACTIVE, Status.DEACTIVATED):
-        raise Forbidden(
-            f"Not allowed to change the status of an image that is {image.status}.", field="status"
-        )
-    image.status = Status.ACTIVE if active else Status.DEACTIVATED
 
 
 def _by_tag(call: Call, values: list[str]) -> Any:
@@ -332,11 +193,17 @@ def _by_visibility(call: Call, values: list[str]) -> Any:
     return Image.visibility == Visibility(value)
 
 
-def _by_hidden(call: Call, values: list[str]) -> Any:
-    return Image.os_hidden == call.flag("os_hidden")
+def _by_flag(name: str) -> Callable[[Call, list[str]], Any]:
+    def clause(call: Call, values: list[str]) -> Any:
+        value = values[-1].lower()
+        if value not in ("true", "false"):
+            raise BadRequest(f"Invalid value {values[-1]!r} for {name!r}: it is true or false.", field=name)
+        return getattr(Image, name).is_(value == "true")
+
+    return clause
 
 
-def _size(name: str, least: bool) -> Any:
+def _size(name: str, least: bool) -> Callable[[Call, list[str]], Any]:
     def clause(call: Call, values: list[str]) -> Any:
         number = call.number(name)
         return Image.size >= number if least else Image.size <= number
@@ -344,24 +211,72 @@ def _size(name: str, least: bool) -> Any:
     return clause
 
 
-_OWNER = "role:admin or role:service or (role:member and project_id:%(owner)s)"
+def _stores(call: Call, image: Image) -> Any:
+    stores = stores_of(call.runtime)
+    names = [one["metadata"].get("store") for one in stores.in_order(image.locations)]
+    return ",".join(dict.fromkeys(name for name in names if name)) if any(names) else msgspec.UNSET
+
+
+def _sees_locations(call: Call, image: Image) -> bool:
+    return call.allows("get_image_location", image)
+
+
+def _locations(call: Call, image: Image) -> Any:
+    if not call.runtime.settings.show_locations:
+        return msgspec.UNSET
+    return image.locations if _sees_locations(call, image) else []
+
+
+def _direct_url(call: Call, image: Image) -> Any:
+    if not call.runtime.settings.show_direct_url or not image.locations or not _sees_locations(call, image):
+        return msgspec.UNSET
+    return stores_of(call.runtime).in_order(image.locations)[0]["url"]
+
+
+def _names(attr: str) -> Callable[[Call, Any], Any]:
+    def get(call: Call, image: Image) -> Any:
+        names = getattr(image, attr)
+        return msgspec.UNSET if names is None else ",".join(names)
+
+    return get
+
+
+def _updated(call: Call, image: Image) -> Any:
+    return call.runtime.service.dialect.time(image.updated_at or image.created_at)
+
+
+OWNER = "role:admin or role:service or (role:member and project_id:%(owner)s)"
 
 IMAGES = Resource(
     row=Image,
     name="image",
     owner=Image.owner,
     visible=visible,
-    policy={"delete": _OWNER, "all": SERVICE},
+    policy={"delete": OWNER, "all": SERVICE},
     delete=destroy,
+    extra="properties",
+    computed={
+        "updated_at": Computed(get=_updated),
+        "stores": Computed(get=_stores),
+        "locations": Computed(get=_locations),
+        "direct_url": Computed(get=_direct_url),
+        "os_glance_import_task": Computed(get=lambda call, image: image.task_id or msgspec.UNSET),
+        "os_glance_importing_to_stores": Computed(get=_names("importing")),
+        "os_glance_failed_import": Computed(get=_names("failed_import")),
+        "self": Computed(get=lambda call, image: f"/v2/images/{image.id}"),
+        "file": Computed(get=lambda call, image: f"/v2/images/{image.id}/file"),
+        "schema": Computed(get=lambda call, image: "/v2/schemas/image"),
+    },
     filters={
         "tag": _by_tag,
         "visibility": _by_visibility,
-        "os_hidden": _by_hidden,
+        "os_hidden": _by_flag("os_hidden"),
+        "protected": _by_flag("protected"),
         "size_min": _size("size_min", True),
         "size_max": _size("size_max", False),
         "member_status": lambda call, values: None,  # part of who sees what: see `visible`
-        "created_at": lambda call, values: filter_column(call, _COLUMNS["created_at"], values),
-        "updated_at": lambda call, values: filter_column(call, _COLUMNS["updated_at"], values),
+        "created_at": lambda call, values: filter_column(call, COLUMNS["created_at"], values),
+        "updated_at": lambda call, values: filter_column(call, COLUMNS["updated_at"], values),
     },
 )
 
@@ -385,29 +300,11 @@ ROUTES = (
         guard=False,
     ),
     Route(
-        method="POST",
-        path="/images",
-        handler=create,
-        policy="add_image",
-        check=MEMBER,
-        body=dict[str, Any],
-        status=201,
-    ),
-    Route(
-        method="PATCH",
-        path="/images/{image_id}",
-        handler=update,
-        policy="modify_image",
-        check=_OWNER,
-        guard=False,
-        raw=True,
-    ),
-    Route(
         method="PUT",
         path="/images/{image_id}/tags/{tag}",
         handler=lambda call: tag(call, present=True),
         policy="modify_image",
-        check=_OWNER,
+        check=OWNER,
         guard=False,
         status=204,
     ),
@@ -416,28 +313,8 @@ ROUTES = (
         path="/images/{image_id}/tags/{tag}",
         handler=lambda call: tag(call, present=False),
         policy="modify_image",
-        check=_OWNER,
-        guard=False,
-        status=204,
-    ),
-    Route(
-        method="POST",
-        path="/images/{image_id}/actions/deactivate",
-        handler=lambda call: activate(call, active=False),
-        policy="deactivate_image",
-        check=ADMIN,
-        guard=False,
-        status=204,
-    ),
-    Route(
-        method="POST",
-        path="/images/{image_id}/actions/reactivate",
-        handler=lambda call: activate(call, active=True),
-        policy="reactivate_image",
-        check=ADMIN,
+        check=OWNER,
         guard=False,
         status=204,
     ),
 )
-
-RULES = {"publicize_image": ADMIN, "communitize_image": MEMBER}

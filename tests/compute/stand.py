@@ -11,7 +11,7 @@ from typing import Any
 from altostack import compute, image, placement
 from altostack.compute.agent import Agent
 from altostack.compute.drivers.simulated import Capacity, SimulatedDriver
-from altostack.image.drivers.file import FileStore
+from altostack.image.stores import open_stores
 from altostack.kit.bus import MemoryBus
 from altostack.kit.clients import Client, RemoteError, ServiceToken, WsgiTransport
 from altostack.kit.flow import Engine
@@ -31,7 +31,9 @@ class World:
     ) -> None:
         self.folder = folder
         self.placement = Lone(placement.SERVICE, folder)
-        self.image = Lone(image.SERVICE, folder, drivers={"store": FileStore(folder / "images")})
+        self.image = Lone(
+            image.SERVICE, folder, drivers={"stores": open_stores(folder, image.SERVICE.settings())}
+        )
         self.network, self.volume = FakeNetwork(), FakeVolume()
         self.secret = "metadata secret"
         self.lone = Lone(

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from altostack.image import SERVICE, data
+from altostack.image import SERVICE, data, sweep
 from altostack.image.dialect import PATCH_MEDIA
-from altostack.image.drivers.file import FileStore
+from altostack.image.stores import open_stores
 from altostack.kit.clients import Response
 from tests.lone import Lone
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.everywhere
 
 @pytest.fixture
 def glance(tmp_path: Path) -> Iterator[Lone]:
-    lone = Lone(SERVICE, tmp_path, drivers={"store": FileStore(tmp_path / "images")})
+    lone = Lone(SERVICE, tmp_path, drivers={"stores": open_stores(tmp_path, SERVICE.settings())})
     yield lone
     lone.close()
 
@@ -123,13 +123,13 @@ def test_a_full_store_says_so(glance: Lone, tmp_path: Path, monkeypatch: pytest.
 
 def test_uploads_of_dead_processes_are_given_up(glance: Lone) -> None:
     made = make(glance)
-    disk_format, owner = data._claim(glance.runtime, made["id"])
-    assert data.sweep(glance.runtime) == 0
-    assert disk_format == "raw"
-    dead = owner.replace(str(os.getpid()), "999999999")
+    claim = data._claim(glance.runtime, made["id"], data.Status.SAVING)
+    assert sweep.sweep(glance.runtime) == 0
+    assert claim.disk_format == "raw"
+    dead = claim.owner.replace(str(os.getpid()), "999999999")
     with glance.db.begin() as session:
         session.get(data.Image, made["id"]).uploader = dead  # type: ignore[union-attr]  # it is there
-    assert data.sweep(glance.runtime) == 1
+    assert sweep.sweep(glance.runtime) == 1
     assert put(glance, made["id"], b"z").status == 204
 
 
@@ -201,7 +201,8 @@ def test_patch(glance: Lone) -> None:
         (400, {"op": "move", "path": "/name"}),
         (400, {"op": "add", "path": "name", "value": "x"}),
         (400, {"op": "add", "path": "/new", "value": 5}),
-        (403, {"op": "add", "path": "/locations", "value": "file:///etc/passwd"}),
+        (403, {"op": "add", "path": "/locations/-", "value": {"url": "file:///etc/passwd", "metadata": {}}}),
+        (400, {"op": "add", "path": "/locations", "value": "file:///etc/passwd"}),
         (403, {"op": "replace", "path": "/owner", "value": "2" * 32}),
     ):
         status, found = patch(glance, made["id"], operation)
@@ -294,10 +295,11 @@ def test_tags_protection_deactivation(glance: Lone) -> None:
     assert glance.refusal("DELETE", f"{path}/tags/x")[0] == 404
     assert glance.refusal("DELETE", path)[0] == 403
     put(glance, made["id"], b"bits")
-    assert glance.refusal("POST", f"{path}/actions/deactivate")[0] == 403
-    glance.call("POST", f"{path}/actions/deactivate", who="admin")
+    assert glance.refusal("POST", f"{path}/actions/deactivate", who="reader")[0] == 403
+    assert glance.refusal("POST", f"{path}/actions/deactivate", who="other")[0] == 404
+    glance.call("POST", f"{path}/actions/deactivate")
     assert glance.client.send("GET", f"{path}/file", token="member").status == 403
-    glance.call("POST", f"{path}/actions/reactivate", who="admin")
+    glance.call("POST", f"{path}/actions/reactivate")
     assert glance.client.send("GET", f"{path}/file", token="member").read() == b"bits"
 
 
@@ -322,7 +324,15 @@ def test_nodes_read_active_images_and_fill_only_their_own(glance: Lone) -> None:
 def test_discovery(glance: Lone) -> None:
     answer = glance.client.send("GET", "/")
     assert answer.status == 300
-    assert msgspec.json.decode(answer.read())["versions"][0]["id"] == "v2.9"
+    assert msgspec.json.decode(answer.read())["versions"][0]["id"] == "v2.18"
     assert "name" in glance.call("GET", "/v2/schemas/image")["properties"]
     assert glance.refusal("GET", "/v2/schemas/nope")[0] == 404
-    assert glance.call("GET", "/v2/info/import")["import-methods"]["value"] == []
+    methods = glance.call("GET", "/v2/info/import")["import-methods"]["value"]
+    assert methods == ["glance-direct", "web-download", "copy-image", "glance-download"]
+    stores = glance.call("GET", "/v2/info/stores")["stores"]
+    assert stores == [
+        {"id": "files", "default": "true", "weight": 0},
+        {"id": "web", "read-only": "true", "weight": -1},
+    ]
+    assert glance.refusal("GET", "/v2/info/stores/detail")[0] == 403
+    assert glance.call("GET", "/v2/info/stores/detail", who="admin")["stores"][0]["type"] == "file"

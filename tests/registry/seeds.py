@@ -10,7 +10,7 @@ from altostack.inprocess import InProcessCloud
 def seed(cloud: InProcessCloud) -> dict[str, str]:
     """Path parameter -> an id (or name) that is there."""
     demo, admin = cloud.token("demo"), cloud.token("admin")
-    found: dict[str, str] = {"host": "node-1", "name": "image"}
+    found: dict[str, str] = {"host": "node-1", "name": "image", "schema_name": "image"}
 
     def make(
         service: str, path: str, body: dict[str, Any], token: str = demo, version: str | None = None

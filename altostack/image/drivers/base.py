@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,22 +23,13 @@ class NoBits(StoreError):
     """The store holds nothing under this id."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """What was kept: size in bytes, MD5 and SHA-512 as hexadecimal digits."""
-
-    size: int
-    md5: str
-    sha512: str
-
-
 class ImageStore(Protocol):
     """Keeps image bits. Streams: memory does not grow with the image."""
 
-    def put(self, image_id: str, stream: Iterable[bytes], *, max_bytes: int) -> Stored:
-        """Keep the stream's bytes; nothing is there under the id until all are.
+    def put(self, image_id: str, stream: Iterable[bytes]) -> int:
+        """Keep the stream's bytes; nothing is there under the id until all are. How many there were.
 
-        Raises StoreFull, ImageTooLarge, or whatever the stream raises; then nothing is left behind.
+        Raises StoreFull, or whatever the stream raises; then nothing is left behind.
         """
 
     def get(self, image_id: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -50,6 +40,12 @@ class ImageStore(Protocol):
 
     def list(self) -> list[str]:
         """Every id that the store holds."""
+
+    def tidy(self, idle: float) -> int:
+        """Remove half-made things that nobody wrote to for ``idle`` seconds; how many."""
+
+    def size(self, image_id: str) -> int:
+        """How many bytes it holds under the id. Raises NoBits."""
 
     def path(self, image_id: str) -> Path | None:
         """A local file with the bits, where there is one."""

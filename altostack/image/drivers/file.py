@@ -1,19 +1,20 @@
 """Images as files in a folder.
 
-A stream goes to ``<id>.part``, is synced and renamed to ``<id>``, and the folder is synced: after a crash the image
-is there whole or not at all.
+A stream goes to ``<id>.<random>.part``, is synced and renamed to ``<id>``, and the folder is synced: after a crash the
+image is there whole or not at all, and two writers of one image do not mix.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
+import secrets
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from altostack.image.drivers.base import ImageTooLarge, NoBits, Stored, StoreError, StoreFull
+from altostack.image.drivers.base import NoBits, StoreError, StoreFull
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CHUNK = 1 << 20
@@ -32,20 +33,16 @@ class FileStore:
             raise StoreError(f"{image_id!r} is not an image id")
         return self._folder / image_id
 
-    def put(self, image_id: str, stream: Iterable[bytes], *, max_bytes: int) -> Stored:
+    def put(self, image_id: str, stream: Iterable[bytes]) -> int:
         """See `ImageStore.put`."""
         target = self._file(image_id)
-        part = target.with_suffix(".part")
-        md5, sha512, size = hashlib.md5(usedforsecurity=False), hashlib.sha512(), 0
+        part = target.with_suffix(f".{secrets.token_hex(4)}.part")
+        size = 0
         try:
             with part.open("wb", buffering=0) as file:
                 for chunk in stream:
-                    size += len(chunk)
-                    if size > max_bytes:
-                        raise ImageTooLarge(f"the image is larger than {max_bytes} bytes")
-                    md5.update(chunk)
-                    sha512.update(chunk)
                     _write(file.fileno(), chunk)
+                    size += len(chunk)
                 os.fsync(file.fileno())
             part.rename(target)
             self._sync()
@@ -54,7 +51,7 @@ class FileStore:
             if isinstance(trouble, OSError) and trouble.errno in _FULL:
                 raise StoreFull(f"no space left after {size} bytes") from trouble
             raise
-        return Stored(size=size, md5=md5.hexdigest(), sha512=sha512.hexdigest())
+        return size
 
     def _sync(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY)
@@ -88,11 +85,31 @@ class FileStore:
         """See `ImageStore.delete`."""
         target = self._file(image_id)
         target.unlink(missing_ok=True)
-        target.with_suffix(".part").unlink(missing_ok=True)
+        for part in self._folder.glob(f"{image_id}.*.part"):
+            part.unlink(missing_ok=True)
 
     def list(self) -> list[str]:
         """See `ImageStore.list`."""
         return [entry.name for entry in os.scandir(self._folder) if _ID.fullmatch(entry.name)]
+
+    def tidy(self, idle: float) -> int:
+        """See `ImageStore.tidy`."""
+        found = 0
+        for part in self._folder.glob("*.part"):
+            try:
+                if time.time() - part.stat().st_mtime > idle:
+                    part.unlink()
+                    found += 1
+            except FileNotFoundError:
+                continue  # its writer was quicker
+        return found
+
+    def size(self, image_id: str) -> int:
+        """See `ImageStore.size`."""
+        try:
+            return self._file(image_id).stat().st_size
+        except FileNotFoundError:
+            raise NoBits(f"the store holds no image {image_id}") from None
 
     def path(self, image_id: str) -> Path | None:
         """See `ImageStore.path`."""
