@@ -14,12 +14,13 @@ from altostack.identity.catalog import ENDPOINTS, REGION_ROUTES, REGIONS, SERVIC
 from altostack.identity.config import IdentitySettings
 from altostack.identity.dialect import DIALECT
 from altostack.identity.domain import DOMAINS
+from altostack.identity.domain_project import PROJECT_ROUTES
 from altostack.identity.endpoint_filter import ENDPOINT_GROUPS, FILTER_ROUTES
 from altostack.identity.group import GROUP_ROUTES, GROUPS
 from altostack.identity.limit import LIMIT_ROUTES, LIMITS, REGISTERED_LIMITS
 from altostack.identity.model import IdentityRow
 from altostack.identity.policy import POLICIES, POLICY_ROUTES
-from altostack.identity.project import PROJECTS, TAG_ROUTES
+from altostack.identity.project import TAG_ROUTES
 from altostack.identity.role import DOMAIN_ROLE_RULES, ROLE_ROUTES, ROLES
 from altostack.identity.role_assignments import ASSIGNMENT_ROUTES, TREE_RULES
 from altostack.identity.user import USER_ROUTES, USERS
@@ -36,12 +37,12 @@ SERVICE = Service(
     dialect=DIALECT,
     metadata=IdentityRow.metadata,
     resources=(
-        DOMAINS, PROJECTS, USERS, GROUPS, ROLES, REGIONS, SERVICES, ENDPOINTS, CREDENTIALS, ACCESS_RULES,
+        DOMAINS, USERS, GROUPS, ROLES, REGIONS, SERVICES, ENDPOINTS, CREDENTIALS, ACCESS_RULES,
         ENDPOINT_GROUPS, POLICIES, REGISTERED_LIMITS, LIMITS,
     ),
     routes=(
-        *VERSION_ROUTES, *AUTH_ROUTES, *USER_ROUTES, *GROUP_ROUTES, *ROLE_ROUTES, *TAG_ROUTES, *GRANT_ROUTES,
-        *ASSIGNMENT_ROUTES, *REGION_ROUTES, *FILTER_ROUTES, *POLICY_ROUTES, *LIMIT_ROUTES,
+        *VERSION_ROUTES, *PROJECT_ROUTES, *AUTH_ROUTES, *USER_ROUTES, *GROUP_ROUTES, *ROLE_ROUTES, *TAG_ROUTES,
+        *GRANT_ROUTES, *ASSIGNMENT_ROUTES, *REGION_ROUTES, *FILTER_ROUTES, *POLICY_ROUTES, *LIMIT_ROUTES,
     ),
     settings=IdentitySettings,
     rules=rules.BASE | DOMAIN_ROLE_RULES | TREE_RULES | TOKEN_RULES,

@@ -21,7 +21,6 @@ from altostack.identity.common import (
     options,
     same,
     self_link,
-    unbuilt,
 )  # fmt: skip
 from altostack.identity.config import IdentitySettings
 from altostack.identity.dialect import flag, inexact, own_url
@@ -30,8 +29,7 @@ from altostack.identity.model import Extra, IdentityRow, Worth
 from altostack.kit.api import add, load, view
 from altostack.kit.call import Call, Reply
 from altostack.kit.errors import BadRequest, Forbidden, NotFound
-from altostack.kit.listing import read_value
-from altostack.kit.resource import Computed, Resource, columns, field, key, private, struct
+from altostack.kit.resource import Computed, Resource, field, key, private, struct
 from altostack.kit.route import Route
 
 
@@ -57,6 +55,11 @@ class Project(Extra, Worth, IdentityRow):
     path: Mapped[str] = private(default="", type_=sa.String(512), index=True)
 
     @property
+    def acting(self) -> bool:
+        """Whether this is no project of its own but a domain told as one (see `domain_project`)."""
+        return self.domain_id is None
+
+    @property
     def above(self) -> list[str]:
         """The ids of the projects above this one, from the top."""
         return self.path.split("/")[:-1]
@@ -69,12 +72,11 @@ class Project(Extra, Worth, IdentityRow):
 
 def under(row: Project) -> Any:
     """The condition on projects below ``row``; ids hold no wildcard of LIKE."""
-    return Project.path.like(f"{row.below}%")
+    return Project.domain_id == row.id if row.acting else Project.path.like(f"{row.below}%")
 
 
 def create(call: Call, fields: dict[str, Any]) -> Project:
-    if fields.pop("is_domain", None):
-        raise unbuilt("A project that acts as a domain (make a domain instead)")
+    fields.pop("is_domain", None)
     settings = call.runtime.settings or IdentitySettings()
     if fields.get("domain_id") is None:
         call.require("identity:create_project", {})
@@ -186,15 +188,16 @@ def parents(call: Call, row: Project) -> Any:
         raise BadRequest("Ask for parents_as_list or parents_as_ids, not both.", field="parents_as_list")
     if as_ids:
         chain: Any = None
-        for key in [row.domain_id, *row.above]:
+        for key in [] if row.acting else [row.domain_id, *row.above]:
             chain = {key: chain}
         return chain
     if as_list:
-        above = {
-            p.id: p
-            for p in call.session.execute(sa.select(Project).where(Project.id.in_(row.above))).scalars()
-        }
-        return [{"project": view(call, PROJECTS, above[key], op="list")} for key in reversed(row.above)]
+        above = {p.id: p for p in _reached(call, Project.id.in_(row.above))}
+        return [
+            {"project": view(call, PROJECTS, above[key], op="list")}
+            for key in reversed(row.above)
+            if key in above
+        ]
     return msgspec.UNSET
 
 
@@ -204,9 +207,10 @@ def subtree(call: Call, row: Project) -> Any:
         raise BadRequest("Ask for subtree_as_list or subtree_as_ids, not both.", field="subtree_as_list")
     if not (as_list or as_ids):
         return msgspec.UNSET
-    found = list(call.session.execute(sa.select(Project).where(under(row)).order_by(Project.path)).scalars())
     if as_list:
-        return [{"project": view(call, PROJECTS, below, op="list")} for below in found]
+        return [{"project": view(call, PROJECTS, below, op="list")} for below in _reached(call, under(row))]
+    query = sa.select(Project).where(under(row)).order_by(Project.path, Project.id)
+    found = list(call.session.execute(query).scalars())
     nodes: dict[str, dict[str, Any]] = {row.id: {}}
     for below in found:
         nodes[below.id] = {}
@@ -215,13 +219,16 @@ def subtree(call: Call, row: Project) -> Any:
     return _leaves(nodes[row.id])
 
 
+def _reached(call: Call, where: Any) -> list[Project]:
+    """The projects that meet ``where`` and in which the caller has a role: lists tell of no others."""
+    from altostack.identity.assignment import reachable_projects
+
+    query = sa.select(Project).where(where, reachable_projects(call.context.user_id))
+    return list(call.session.execute(query.order_by(Project.path, Project.id)).scalars())
+
+
 def _leaves(tree: dict[str, Any]) -> Any:
     return {key: _leaves(below) for key, below in tree.items()} or None
-
-
-def _acting_as_domain(call: Call, values: list[str]) -> Any:
-    column = next(column for column in columns(Project) if column.attr == "enabled")
-    return sa.false() if read_value(column, values[-1]) else None
 
 
 PROJECTS = Resource(
@@ -235,14 +242,12 @@ PROJECTS = Resource(
     inputs={"is_domain": bool | None, "domain_id": str | None},
     extra="extra",
     computed={
-        "is_domain": Computed(get=lambda call, row: False),
+        "is_domain": Computed(get=lambda call, row: row.acting),
         "links": self_link("/projects"),
         "parents": Computed(get=parents, detail=False),
         "subtree": Computed(get=subtree, detail=False),
     },
-    filters=inexact(name=Project.name)
-    | tagging.filters(Project.tag_index)
-    | {"is_domain": _acting_as_domain},
+    filters=inexact(name=Project.name) | tagging.filters(Project.tag_index),
     default_sort=(("name", False),),
     doc="What owns things in a cloud.",
 )

@@ -149,6 +149,8 @@ def _query(call: Call, question: Question, project: Project | None) -> Any:
         query = query.where(Assignment.system.is_(True))
     if question.domain:
         query = query.where(Assignment.domain_id == question.domain)
+        if question.effective:  # what is inherited counts on the projects below, not on the domain
+            query = query.where(Assignment.inherited.is_(False))
     if question.project:
         here = [Assignment.project_id == question.project]
         if question.effective and project is not None:

@@ -52,7 +52,8 @@ def test_users(keystone: Keystone) -> None:
         ("/users", {"nope": {}}, 400),
         ("/users", [], 400),
         ("/projects", {"project": {"name": "n" * 65}}, 400),
-        ("/projects", {"project": {"name": "n", "is_domain": True}}, 501),
+        ("/projects", {"project": {"name": "n", "is_domain": True, "domain_id": "default"}}, 400),
+        ("/projects", {"project": {"name": "n", "is_domain": True, "parent_id": "default"}}, 400),
         ("/projects", {"project": {"name": "n", "domain_id": NOBODY}}, 400),
         ("/projects", {"project": {"name": "n", "parent_id": NOBODY}}, 400),
         ("/projects", {"project": {"name": "n", "tags": ["a,b"]}}, 400),
@@ -190,6 +191,13 @@ def test_project_trees(keystone: Keystone) -> None:
 
     chain = {middle["id"]: {top["id"]: {"default": None}}}
     assert shown(leaf, "parents_as_ids")["parents"] == chain
+    # Lists tell of those projects alone in which one has a role.
+    assert shown(leaf, "parents_as_list")["parents"] == shown(top, "subtree_as_list")["subtree"] == []
+    own = f"users/{keystone.body(keystone.admin)['user']['id']}"
+    keystone.grant("reader", f"projects/{top['id']}", own)
+    assert [p["project"]["name"] for p in shown(leaf, "parents_as_list")["parents"]] == ["top"]
+    role = keystone.role_id("reader")
+    keystone.call("PUT", f"/OS-INHERIT/projects/{top['id']}/{own}/roles/{role}/inherited_to_projects")
     assert [p["project"]["name"] for p in shown(leaf, "parents_as_list")["parents"]] == ["middle", "top"]
     assert shown(top, "subtree_as_ids")["subtree"] == {middle["id"]: {leaf["id"]: None}}
     assert [p["project"]["name"] for p in shown(top, "subtree_as_list")["subtree"]] == ["middle", "leaf"]
