@@ -12,6 +12,7 @@ from altostack.image import (
     limits,
     location,
     member,
+    metadef,
     schemas,
     sweep,
     task,
@@ -19,6 +20,7 @@ from altostack.image import (
 from altostack.image.config import Settings
 from altostack.image.dialect import DIALECT
 from altostack.image.image import IMAGES
+from altostack.image.metadef.namespace import NAMESPACES, bootstrap
 from altostack.image.model import ImageRow
 from altostack.image.task import TASKS
 from altostack.kit.reconcile import Loop
@@ -43,7 +45,7 @@ SERVICE = Service(
     endpoint="/image",
     dialect=DIALECT,
     metadata=ImageRow.metadata,
-    resources=(IMAGES, TASKS),
+    resources=(IMAGES, TASKS, NAMESPACES),
     routes=(
         *image.ROUTES,
         *change.ROUTES,
@@ -56,9 +58,11 @@ SERVICE = Service(
         *limits.ROUTES,
         *discovery.ROUTES,
         *schemas.ROUTES,
+        *metadef.ROUTES,
     ),
     rules={**change.RULES, **imports.RULES, **task.RULES},
     settings=Settings,
     loops=loops,
+    bootstrap=bootstrap,
     migrations=Path(__file__).parent / "migrations",
 )

@@ -11,6 +11,8 @@ def seed(cloud: InProcessCloud) -> dict[str, str]:
     """Path parameter -> an id (or name) that is there."""
     demo, admin = cloud.token("demo"), cloud.token("admin")
     found: dict[str, str] = {"host": "node-1", "name": "image", "schema_name": "image"}
+    found |= {"namespace": "OS::Compute::Watchdog", "property_name": "watchdog_action"}
+    found |= {"resource_type": "OS::Glance::Image", "store_id": "files"}
 
     def make(
         service: str, path: str, body: dict[str, Any], token: str = demo, version: str | None = None
