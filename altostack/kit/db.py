@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import logging
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -183,17 +184,21 @@ class Database:
                 self._turn.release()
 
     def _begin_sqlite(self, connection: sa.Connection) -> None:
+        # The driver is asked itself: this is done for every transaction, and it needs nothing of SQLAlchemy.
+        driver: Any = connection.connection.driver_connection
         if not connection.get_execution_options().get(_WRITE):
-            connection.exec_driver_sql("BEGIN")
+            driver.execute("BEGIN")
             return
         self._began(connection)
         if not self._turn.acquire(_BUSY_MS / 1000):
             _open_writes.names.remove(self.name)
             raise sa.exc.OperationalError("BEGIN IMMEDIATE", None, TimeoutError("database is locked"))
         try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        except BaseException:
+            driver.execute("BEGIN IMMEDIATE")
+        except BaseException as error:
             self._ended(connection)
+            if isinstance(error, sqlite3.Error):
+                raise sa.exc.OperationalError("BEGIN IMMEDIATE", None, error) from error
             raise
 
     def _tune_sqlite(self, connection: Any, _record: Any) -> None:
