@@ -11,6 +11,8 @@ Installing Altostack is enough: pytest finds the plugin by its entry point.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +87,16 @@ def start(state: Path, **options: Any) -> CloudUnderTest:
     cloud = InProcessCloud(state, **options).start()
     register(cloud.cloud, lambda line: None)
     return CloudUnderTest(cloud, cloud.serve())
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Import what the fixtures need once tests are known to use them: the first test's time is its own."""
+    names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if not names.isdisjoint(("altostack", "altostack_session")):
+        importlib.import_module("altostack.starter")
+        importlib.import_module("altostack.app").load_services()
+        if importlib.util.find_spec("openstack") is not None:
+            importlib.import_module("openstack")
 
 
 @pytest.fixture
