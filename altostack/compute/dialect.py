@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from altostack.compute.server_list import sort_keys
 from altostack.kit.call import Call
-from altostack.kit.dialect import Dialect
+from altostack.kit.dialect import Dialect, iso_micro
 from altostack.kit.errors import ApiError, BadRequest, NotFound
 from altostack.kit.resource import Resource
 
@@ -74,7 +74,7 @@ def bookmark(call: Call, path: str) -> list[dict[str, str]]:
 
 def micro(moment: datetime | None) -> str | None:
     """``2026-01-31T12:00:00.000000``: how this API writes some of its times, without a zone."""
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return None if moment is None else iso_micro(moment)
 
 
 def strict(call: Call) -> bool:

@@ -226,6 +226,7 @@ SERVERS = Resource(
         Change(at=Version(2, 75), ops=frozenset({"update"}), response=server_view.shorten_update),
     ),
     default_sort=(("created_at", True),),
+    unlisted=(Server.wanted, Server.seen, Server.old_flavor, Server.public_key),
 )  # fmt: skip
 
 RULES = {

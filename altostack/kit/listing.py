@@ -64,7 +64,8 @@ def fetch(
     limit = _limit(call, dialect)
     if limit == 0:
         return [], False
-    query = sa.select(resource.row).where(*conditions).options(*options)
+    unread = (sa.orm.defer(column, raiseload=True) for column in resource.unlisted)
+    query = sa.select(resource.row).where(*conditions).options(*options, *unread)
     for column, descending in order:
         if column.expression.nullable:
             empty = column.is_(None)

@@ -224,6 +224,7 @@ class Resource:
         show, create, update, delete; "all" opens other projects' rows to lists; "admin_fields" shows admin columns.
     owner: the column that holds the owning project; None = belongs to nobody (everyone who passes policy sees it).
     visible: further rows that a caller may see: ``(call) -> SQL condition``, or'd with ownership.
+    unlisted: large columns that no list shows: a list does not read them.
     narrow: rows no caller sees through these routes: ``(call) -> SQL condition``, and'd.
     create / update / delete: ``(call, fields) -> row``, ``(call, row, fields)``, ``(call, row)``: the named functions
         that replace the default; ``fields`` maps attribute -> value for what the client sent.
@@ -275,6 +276,7 @@ class Resource:
     until: Mapping[str, Version] = dataclass_field(default_factory=dict)  # operation -> last version
     bulk: bool = False  # POST also takes {"plural": [...]}
     default_sort: tuple[tuple[str, bool], ...] = ()  # (attribute, descending)
+    unlisted: tuple[Any, ...] = ()
     doc: str = ""
 
     @property
