@@ -152,7 +152,9 @@ class CloudComposition:
         bus = self._open_bus()
         cloud.open(bus)
         parts = [*cloud.engines()]
-        loops = cloud.loops() if context.index == 1 else ()  # any process may run a flow, periodic work needs one
+        loops = (
+            cloud.loops() if context.index == 1 else ()
+        )  # any process may run a flow, periodic work needs one
         for engine in parts:
             engine.start()
         for loop in loops:

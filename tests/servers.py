@@ -119,7 +119,19 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        # Its children's sockets are closed when they are gone, and not yet when they are told to go.
+        until = time.monotonic() + 10
+        while _exists(self._process.pid) and time.monotonic() < until:
+            time.sleep(0.02)
         self._process = None
+
+
+def _exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -38,12 +38,15 @@ class Aggregate(Stamped, ComputeRow):
     hosts: Mapped[list[str]] = private(default=[])
 
 
+_ZONED = sa.select(Aggregate.meta, Aggregate.hosts)
+
+
 def zones(session: Session) -> dict[str, str]:
     """Host -> its availability zone, for hosts that are in one."""
     found: dict[str, str] = {}
-    for row in session.execute(sa.select(Aggregate)).scalars():
-        if ZONE in row.meta:
-            found.update(dict.fromkeys(row.hosts, row.meta[ZONE]))
+    for meta, hosts in session.connection().execute(_ZONED):
+        if ZONE in meta:
+            found.update(dict.fromkeys(hosts, meta[ZONE]))
     return found
 
 

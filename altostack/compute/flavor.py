@@ -51,6 +51,17 @@ class FlavorAccess(ComputeRow):
     project_id: Mapped[str] = private(type_=sa.String(64), primary_key=True)
 
 
+_ANY = sa.select(Flavor).where(Flavor.id == sa.bindparam("key"))
+_USABLE = _ANY.where(
+    sa.or_(
+        Flavor.is_public,
+        Flavor.id.in_(
+            sa.select(FlavorAccess.flavor_id).where(FlavorAccess.project_id == sa.bindparam("project"))
+        ),
+    )
+)
+
+
 # ---- actions
 
 Number = Annotated[float, msgspec.Meta(gt=0, le=3.40282e38)]
@@ -144,11 +155,8 @@ def _named(call: Call, values: list[str]) -> Any:
 
 def find(session: Session, project_id: str | None, flavor_id: str, *, everything: bool) -> Flavor | None:
     """The flavor if a project may use it."""
-    query = sa.select(Flavor).where(Flavor.id == flavor_id)
-    if not everything:
-        mine = sa.select(FlavorAccess.flavor_id).where(FlavorAccess.project_id == (project_id or ""))
-        query = query.where(sa.or_(Flavor.is_public, Flavor.id.in_(mine)))
-    return session.execute(query).scalars().first()
+    asked = {"key": flavor_id, "project": project_id or ""}
+    return session.execute(_ANY if everything else _USABLE, asked).scalars().first()
 
 
 class Tenant(msgspec.Struct, forbid_unknown_fields=True):

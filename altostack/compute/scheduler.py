@@ -186,11 +186,14 @@ def _hosts_of(session: Session, row: Server, hint: str) -> frozenset[str] | None
     return frozenset(str(host) for host in session.execute(query).scalars())
 
 
+_HOSTS = sa.select(Host).where(Host.id.in_(sa.bindparam("ids", expanding=True)))
+
+
 def targets(session: Session, runtime: Runtime, found: list[Candidate]) -> list[Target]:
     """The hosts behind placement's candidates."""
     by_id = {one.provider: one for one in found}
     of = zones(session)
-    rows = session.execute(sa.select(Host).where(Host.id.in_(by_id))).scalars()
+    rows = session.execute(_HOSTS, {"ids": list(by_id)}).scalars()
     return [
         Target(
             host=host, zone=of.get(host.host, runtime.settings.zone), up=alive(runtime, host),

@@ -30,6 +30,13 @@ from altostack.kit.db import utcnow
 from altostack.kit.dialect import iso
 from altostack.kit.flow import Failed, Flow, Next, hop, later, wait
 
+# Statements of every step, built once.
+_CARDS: Any
+_DISKS: Any
+_CARDS, _DISKS = (
+    sa.select(kind).where(kind.server_id == sa.bindparam("server")).order_by(kind.position, kind.id)
+    for kind in (Interface, Disk)
+)
 # What the node may be asked to make of a guest -> (vm_state, power_state) once it is so.
 LEVELS = {
     "running": (ACTIVE, RUNNING),
@@ -56,15 +63,13 @@ class ServerFlow(Flow[Server]):
 
     def interfaces(self) -> list[Interface]:
         """The server's network cards, in order."""
-        query = sa.select(Interface).where(Interface.server_id == self.row.id)
         with self.runtime.db.read() as session:
-            return list(session.execute(query.order_by(Interface.position, Interface.id)).scalars())
+            return list(session.execute(_CARDS, {"server": self.row.id}).scalars())
 
     def disks(self) -> list[Disk]:
         """The server's block devices, in order."""
-        query = sa.select(Disk).where(Disk.server_id == self.row.id)
         with self.runtime.db.read() as session:
-            return list(session.execute(query.order_by(Disk.position, Disk.id)).scalars())
+            return list(session.execute(_DISKS, {"server": self.row.id}).scalars())
 
     def disk(self, disk_id: str) -> Disk | None:
         """One block device."""

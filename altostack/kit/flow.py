@@ -400,6 +400,8 @@ class Engine:
         self._runtime = runtime
         self._db: Database = runtime.db
         self._kinds = runtime.kinds()
+        self._rows = {name: _row_query(row) for name, (_, row) in self._kinds.items()}
+        self._updates: dict[tuple[Any, ...], Any] = {}
         self._threads_wanted = threads
         self._poll = poll
         self._lease = lease
@@ -457,7 +459,9 @@ class Engine:
         while not self._stop.is_set():
             pause = self._poll
             try:
-                if self._due.qsize() < self._threads_wanted:  # else whoever takes the last but few rings again
+                if (
+                    self._due.qsize() < self._threads_wanted
+                ):  # else whoever takes the last but few rings again
                     now = self._runtime.clock()
                     # Other processes look at the same flows: a random few of the first are seldom theirs as well.
                     found = self._find(4 * batch, now)
@@ -563,7 +567,9 @@ class Engine:
     def _load(self, session: Session, flow_id: str) -> _Claim | None:
         connection = session.connection()
         found = connection.execute(_FLOW, {"key": flow_id}).mappings().one()
-        row = session.get(self._kinds[found["kind"]][1], flow_id, populate_existing=True)
+        row = session.execute(
+            self._rows[found["kind"]], {"key": flow_id}, execution_options={"populate_existing": True}
+        ).scalar_one_or_none()
         if row is None:  # a row was removed by hand: its lifecycle is over
             session.execute(_FLOWS.delete().where(_FLOWS.c.id == flow_id))
             return None
@@ -719,9 +725,8 @@ class Engine:
         """Write the attributes that the step assigned, and no others: requests may have changed those."""
         row = flow.row
         mapper = sa.inspect(type(row))
-        here = mapper.primary_key[0] == row.id
         if result.kind == "done" and not result.keep:
-            session.execute(sa.delete(mapper.local_table).where(here))
+            session.execute(sa.delete(mapper.local_table).where(mapper.primary_key[0] == row.id))
             return
         state = sa.inspect(row)
         changed = {
@@ -732,7 +737,21 @@ class Engine:
         if changed:
             if "updated_at" in mapper.columns:
                 changed.setdefault(mapper.columns["updated_at"], utcnow())
-            session.execute(sa.update(mapper.local_table).where(here).values(changed))
+            # Built once for every set of columns that a step changes.
+            which = (mapper, *changed)
+            statement = self._updates.get(which)
+            if statement is None:
+                statement = self._updates[which] = (
+                    sa.update(mapper.local_table)
+                    .where(mapper.primary_key[0] == sa.bindparam("row_id"))
+                    .values({column: sa.bindparam(f"new_{column.key}") for column in changed})
+                )
+            values = {f"new_{column.key}": value for column, value in changed.items()}
+            session.connection().execute(statement, {"row_id": row.id, **values})
+
+
+def _row_query(row: Any) -> Any:
+    return sa.select(row).where(sa.inspect(row).primary_key[0] == sa.bindparam("key"))
 
 
 def own_process() -> str:

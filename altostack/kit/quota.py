@@ -6,7 +6,7 @@ themselves, so fifty parallel creates against a quota of ten leave exactly ten.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -47,33 +47,48 @@ class Quotas:
         self._meters = [
             (name, resource, what) for resource in resources for name, what in resource.quota.items()
         ]
+        # Statements of every create, built once.
+        self._limits_of = sa.select(self._limits.c.name, self._limits.c.hard_limit).where(
+            self._limits.c.project_id == sa.bindparam("project")
+        )
+        self._counts: dict[tuple[str, ...] | None, list[tuple[list[str], Any]]] = {}
 
     def limits(self, session: Session, project_id: str) -> dict[str, int]:
         """Every quota name -> its limit for the project (-1: unlimited)."""
-        rows = session.execute(
-            sa.select(self._limits.c.name, self._limits.c.hard_limit).where(
-                self._limits.c.project_id == project_id
-            )
-        )
+        rows = session.connection().execute(self._limits_of, {"project": project_id})
         return self.defaults | {row.name: row.hard_limit for row in rows}
 
     def usage(self, session: Session, project_id: str, names: list[str] | None = None) -> dict[str, int]:
         """Quota name -> how much of it the project uses, counted now."""
-        by_row: dict[Any, list[tuple[str, Any]]] = {}
+        key = None if names is None else tuple(names)
+        counts = self._counts.get(key)
+        if counts is None:
+            counts = self._counts[key] = list(self._counting(names))
+        session.flush()  # what the connection counts must be there
+        connection = session.connection()
         used: dict[str, int] = {}
+        for counted, query in counts:
+            for name, value in zip(
+                counted, connection.execute(query, {"project": project_id}).one(), strict=True
+            ):
+                used[name] = used.get(name, 0) + int(value)
+        return used
+
+    def _counting(self, names: list[str] | None) -> Iterator[tuple[list[str], Any]]:
+        """Quota names, and the query that counts them for :project, for every table."""
+        by_row: dict[Any, list[tuple[str, Any]]] = {}
         for name, resource, what in self._meters:
             if names is None or name in names:
                 by_row.setdefault((resource.row, resource.owner), []).append((name, what))
-                used[name] = 0
         for (row, owner), meters in by_row.items():
             sums = [
                 sa.func.count() if what == 1 else sa.func.coalesce(sa.func.sum(_amount(what)), 0)
                 for _, what in meters
             ]
-            counted = session.execute(sa.select(*sums).select_from(row).where(owner == project_id)).one()
-            for (name, _), value in zip(meters, counted, strict=True):
-                used[name] += int(value)
-        return used
+            yield (
+                [name for name, _ in meters],
+                sa.select(*sums).select_from(row).where(owner == sa.bindparam("project")),
+            )
 
     def claim(self, session: Session, project_id: str, request: Mapping[str, int]) -> None:
         """Check that ``request`` (quota name -> amount) still fits; call before adding rows, in their transaction.

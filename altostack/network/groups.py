@@ -36,6 +36,7 @@ _WRITE_DOWN = sa.insert(_CHANGES).from_select(
         sa.bindparam("reach", type_=sa.JSON()), sa.bindparam("now", type_=UtcDateTime()),
     ).where(_GROUPS.c.id == sa.bindparam("one")),
 )  # fmt: skip
+_DEFAULT_OF = sa.select(_GROUPS.c.id).where(_GROUPS.c.default_of == sa.bindparam("project"))
 _JOIN = sa.insert(_MEMBERS)
 _LEAVE = sa.delete(_MEMBERS).where(
     _MEMBERS.c.port_id == sa.bindparam("port"), _MEMBERS.c.group_id == sa.bindparam("one")
@@ -44,8 +45,7 @@ _LEAVE = sa.delete(_MEMBERS).where(
 
 def default_group(session: Session, project_id: str) -> str:
     """The id of the project's default group, made if it is not there."""
-    known = sa.select(SecurityGroup.id).where(SecurityGroup.default_of == project_id)
-    found = session.execute(known).scalar()
+    found = session.connection().execute(_DEFAULT_OF, {"project": project_id}).scalar()
     if found is not None:
         return str(found)
     group = SecurityGroup(
@@ -59,7 +59,7 @@ def default_group(session: Session, project_id: str) -> str:
             session.add_all(first_rules(group, among_themselves=True))
             session.flush()
     except IntegrityError:  # another transaction was quicker
-        return str(session.execute(known).scalar_one())
+        return str(session.connection().execute(_DEFAULT_OF, {"project": project_id}).scalar_one())
     return group.id
 
 

@@ -29,6 +29,10 @@ _WHICH = sa.select(_ADDRESSES.c.ip).where(
     _ADDRESSES.c.subnet_id == sa.bindparam("subnet"), _ADDRESSES.c.ip.in_(sa.bindparam("ips", expanding=True))
 )
 _TAKE = sa.insert(_ADDRESSES)
+_SAME_MAC = sa.select(Port.id).where(
+    Port.network_id == sa.bindparam("network"), Port.mac_address == sa.bindparam("mac"),
+    Port.id != sa.bindparam("own"),
+)  # fmt: skip
 _AUTOMATIC = ("slaac", "dhcpv6-stateless")
 
 
@@ -261,10 +265,8 @@ def _ip_taken(session: Session, subnet: Subnet, ip: str) -> bool:
 
 
 def _mac_taken(session: Session, port: Port) -> bool:
-    here = sa.select(Port.id).where(
-        Port.network_id == port.network_id, Port.mac_address == port.mac_address, Port.id != port.id
-    )
-    return session.execute(here).first() is not None
+    asked = {"network": port.network_id, "mac": port.mac_address, "own": port.id}
+    return session.connection().execute(_SAME_MAC, asked).first() is not None
 
 
 def _ip_in_use(network: Network, ip: str) -> ApiError:

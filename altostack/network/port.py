@@ -278,13 +278,15 @@ def vif_type(port: Port) -> str:
     return "tap" if port.vnic_type == "normal" else "binding_failed"
 
 
+_MTU = sa.select(Network.mtu).where(Network.id == sa.bindparam("network"))
+
+
 def _vif_details(call: Call, port: Port) -> dict[str, Any]:
     if vif_type(port) != "tap":
         return {}
     key = ("mtu", port.network_id)
     if key not in call.memo:
-        query = sa.select(Network.mtu).where(Network.id == port.network_id)
-        call.memo[key] = call.session.execute(query).scalar()
+        call.memo[key] = call.session.connection().execute(_MTU, {"network": port.network_id}).scalar()
     return {
         "tap": tap(port.id), "bridge": names.bridge(port.network_id), "mtu": call.memo[key],
         "port_filter": True, "connectivity": "l2",

@@ -172,6 +172,17 @@ def _wanted(consumer: str, body: Any) -> Wanted:
 # ---- the one transaction
 
 
+def _among(kind: Any, column: Any) -> Any:
+    return sa.select(kind).where(column.in_(sa.bindparam("keys", expanding=True))).order_by(column)
+
+
+# Built once: every server's claim runs them.
+_CONSUMERS = _among(Consumer, Consumer.uuid).with_for_update()
+_PROVIDERS = _among(Provider, Provider.uuid).with_for_update()
+_HELD = _among(Allocation, Allocation.consumer)
+_STOCK = _among(Inventory, Inventory.provider)
+
+
 def replace(session: Session, asked: Iterable[Wanted]) -> None:
     """Give every consumer what it shall have, all or nothing.
 
@@ -179,7 +190,7 @@ def replace(session: Session, asked: Iterable[Wanted]) -> None:
     """
     wants = sorted(asked, key=lambda one: one.consumer)
     consumers = _lock_consumers(session, wants)
-    held = session.scalars(sa.select(Allocation).where(Allocation.consumer.in_(list(consumers)))).all()
+    held = session.scalars(_HELD, {"keys": list(consumers)}).all() if consumers else []
     providers = lock_providers(
         session, {one.provider for one in held}.union(*(want.shares for want in wants))
     )
@@ -187,7 +198,7 @@ def replace(session: Session, asked: Iterable[Wanted]) -> None:
         for key in want.shares:
             if key not in providers:
                 raise BadRequest(f"Allocation for resource provider '{key}' that does not exist.")
-    rows = session.scalars(sa.select(Inventory).where(Inventory.provider.in_(list(providers))))
+    rows = session.scalars(_STOCK, {"keys": list(providers)})
     stock = {(row.provider, row.resource_class): row for row in rows}
     change: Counter[tuple[str, str]] = Counter()
     for one in held:
@@ -204,15 +215,12 @@ def replace(session: Session, asked: Iterable[Wanted]) -> None:
 
 def lock_providers(session: Session, keys: Iterable[str]) -> dict[str, Provider]:
     """Those of the providers that exist, held until the transaction ends."""
-    wanted = sa.select(Provider).where(Provider.uuid.in_(sorted(keys))).order_by(Provider.uuid)
-    return {row.uuid: row for row in session.scalars(wanted.with_for_update())}
+    return {row.uuid: row for row in session.scalars(_PROVIDERS, {"keys": sorted(keys)})}
 
 
 def _lock_consumers(session: Session, wants: list[Wanted]) -> dict[str, Consumer]:
     keys = [want.consumer for want in wants]
-    rows = session.scalars(
-        sa.select(Consumer).where(Consumer.uuid.in_(keys)).order_by(Consumer.uuid).with_for_update()
-    )
+    rows = session.scalars(_CONSUMERS, {"keys": keys})
     found = {row.uuid: row for row in rows}
     for want in wants:
         row = found.get(want.consumer)

@@ -21,6 +21,12 @@ from altostack.compute.drivers.base import Console
 
 TOKEN = "a-token-that-nobody-may-log"
 GREETING = b"RFB 003.008\n"
+OTHER_END = "websockets.client"  # the test's own log, which may tell what it likes
+
+
+def told(record: logging.LogRecord) -> str:
+    """All that a log record says."""
+    return record.getMessage() + str(record.exc_info)
 
 
 class Guest:
@@ -229,7 +235,7 @@ def test_a_validator_in_trouble(proxy: Proxy, caplog: pytest.LogCaptureFixture) 
     proxy.trouble = RuntimeError(f"no database for {TOKEN}")
     assert refused(proxy.open) == (503, "The token cannot be validated now.")
     assert "RuntimeError" in caplog.text
-    assert TOKEN not in caplog.text
+    assert not [record for record in caplog.records if TOKEN in told(record) and record.name != OTHER_END]
 
 
 def test_tokens_are_in_no_log(proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
@@ -246,8 +252,8 @@ def test_tokens_are_in_no_log(proxy: Proxy, caplog: pytest.LogCaptureFixture) ->
             pass
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("altostack")]
     assert any("opened" in line for line in ours)
-    server = [record for record in caplog.records if record.name != "websockets.client"]
-    assert not [record for record in server if TOKEN in record.getMessage() + str(record.exc_info)]
+    server = [record for record in caplog.records if record.name != OTHER_END]
+    assert not [record for record in server if TOKEN in told(record)]
 
 
 def test_a_console_that_does_not_answer(proxy: Proxy, tmp_path: Path) -> None:
