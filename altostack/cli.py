@@ -15,12 +15,14 @@ COMMANDS: Final[Mapping[str, str]] = {
     "down": "stop it; --purge removes its data too",
     "status": "what runs, and how it is",
     "doctor": "what this machine can and cannot do, and what to install",
+    "db": "write the migration that a changed declaration needs",
     "demo": "use the cloud through its API, printing each step with its time",
     "explain": "the story of a request or a resource, across services",
     "image": "make the starter image",
     "openapi": "write the services' OpenAPI documents",
     "outside": "run a command where floating IPs are reached",
     "test": "run the project's tests",
+    "conformance": "run Tempest and its like against a simulated cloud",
 }
 
 

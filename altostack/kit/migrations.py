@@ -90,8 +90,10 @@ def revise(db: Database, metadata: sa.MetaData, folder: Path, message: str) -> P
         assert script.upgrade_ops is not None
         assert script.downgrade_ops is not None
         options: dict[str, Any] = {"imports": {"from altostack.kit import db"}, "render_item": _render}
-        up = render_python_code(script.upgrade_ops, **options)
-        down = render_python_code(script.downgrade_ops, **options)
+        up, down = (
+            re.sub(r"\n? *# ###.*", "", render_python_code(ops, **options)).strip() or "pass"
+            for ops in (script.upgrade_ops, script.downgrade_ops)
+        )
     name = re.sub(r"\W+", "_", message.lower()).strip("_")
     path = folder / f"{last + 1:04}_{name}.py"
     before = f'"{last:04}"' if last else "None"
