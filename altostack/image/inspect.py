@@ -27,6 +27,14 @@ _ALLOWED = {
     "vdi": {"vdi"},
     "qcow2": {"qcow2"},
 }
+# What qemu would take for a disk of its own if it were left to guess, and the inspectors do not know.
+_FOREIGN = (
+    b"# Disk DescriptorFile",
+    b"QED\0",
+    b"Bochs Virtual HD Image",
+    b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop",
+)
+_PARALLELS = (b"WithoutFreeSpace", b"WithouFreSpacExt")
 _PIECE = 1 << 16  # the inspectors miss a region that begins and ends within the chunk that tells of it
 _MAX_VIRTUAL = 1 << 50  # a disk of a pebibyte is a bomb, not a disk
 
@@ -51,6 +59,7 @@ class Inspection:
             raise UnsafeImage(f"the format {declared!r} cannot be checked")
         self._declared = declared
         self._size = 0
+        self._head = b""
         self._wrapper: InspectWrapper | None = None
 
     def watch(self, stream: Iterable[bytes]) -> Iterator[bytes]:
@@ -65,6 +74,8 @@ class Inspection:
             except ImageFormatError as trouble:
                 raise UnsafeImage(f"declared as {self._declared}, but {trouble}") from trouble
             self._size += len(chunk)
+            if len(self._head) < 64:
+                self._head += chunk[:64]
             yield chunk
 
     def finish(self) -> Found:
@@ -80,6 +91,9 @@ class Inspection:
             raise UnsafeImage(
                 f"declared as {self._declared}, but the content is {' and '.join(sorted(names))}"
             )
+        foreign = _FOREIGN if self._declared == "ploop" else (*_FOREIGN, *_PARALLELS)
+        if "raw" in allowed and self._head.startswith(foreign):
+            raise UnsafeImage(f"declared as {self._declared}, but it begins as another format")
         virtual = self._size
         for inspector in formats:
             try:
