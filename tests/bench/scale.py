@@ -72,7 +72,7 @@ def burst(stand: Stand, servers: int, clients: int, nodes: int) -> None:
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(create, range(servers)))
     asked = time.monotonic() - began
-    quarters = []
+    quarters: list[float] = []
     while time.monotonic() - began < 600:
         building = len(listed(stand, admin, "BUILD"))
         while len(quarters) < 4 and servers - building >= servers * (len(quarters) + 1) / 4:
