@@ -19,7 +19,7 @@ from altostack.image.fetch import FetchFailed, Refused
 from altostack.image.image import IMAGES, Image, Status
 from altostack.image.inspect import Inspection, UnsafeImage
 from altostack.image.model import ImageRow
-from altostack.image.stores import stores_of
+from altostack.image.stores import ended, stores_of
 from altostack.kit import api
 from altostack.kit.call import Call, Reply
 from altostack.kit.db import utcnow
@@ -78,12 +78,13 @@ def _judged(source: Source, stream: Iterator[bytes]) -> Iterator[bytes]:
     inspection = Inspection(source.format) if source.format else None
     digest = hashlib.new(source.hash[0] or "sha512") if source.hash else None
     last = b""
-    for chunk in inspection.watch(stream) if inspection else stream:
-        if digest is not None:
-            digest.update(chunk)
-        if last:
-            yield last
-        last = chunk
+    with ended(stream):
+        for chunk in inspection.watch(stream) if inspection else stream:
+            if digest is not None:
+                digest.update(chunk)
+            if last:
+                yield last
+            last = chunk
     if inspection is not None:
         inspection.finish()
     if digest is not None and source.hash and digest.hexdigest() != source.hash[1]:
@@ -115,7 +116,9 @@ def fill(runtime: Runtime, ids: tuple[str, ...]) -> None:
 def _fetch(runtime: Runtime, source: Source) -> int | None:
     stores = stores_of(runtime)
     try:
-        return stores.cache.put(source.key, _judged(source, stores.read(source.key, source.locations)))
+        stream = stores.read(source.key, source.locations)
+        with ended(stream):
+            return stores.cache.put(source.key, _judged(source, stream))
     except (StoreError, FetchFailed, Refused, UnsafeImage) as trouble:
         log.warning("image %s was not cached: %s", source.key, trouble)
         return None

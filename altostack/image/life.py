@@ -20,7 +20,7 @@ from altostack.image.image import Image, Status
 from altostack.image.inspect import UnsafeImage
 from altostack.image.intake import Intake, Taken
 from altostack.image.signature import WORDS, BadSignature, verifier
-from altostack.image.stores import Stores, stores_of
+from altostack.image.stores import Stores, ended, stores_of
 from altostack.image.tasks import Task, TaskStatus
 from altostack.kit.errors import ApiError
 from altostack.kit.flow import Failed, Flow, Next, done, hop, step
@@ -109,7 +109,8 @@ class TaskLife(Flow[Task]):
                 self._bring_remote(image, most)
             else:
                 found = fetch(self._uri(), self.runtime.settings.fetch)
-                self.stores.staging.put(self._key, self._wanted(_at_most(found.chunks, most)))
+                with ended(found.chunks):
+                    self.stores.staging.put(self._key, self._wanted(_at_most(found.chunks, most)))
         except _EXPECTED as trouble:
             raise Failed(f"the data could not be fetched: {trouble}") from trouble
         size = self.stores.staging.size(self._key)
@@ -197,10 +198,11 @@ class TaskLife(Flow[Task]):
 
     def _judge(self, image: Image, stream: Iterable[bytes], algorithm: str | None = None) -> Taken:
         """Read all of it for its verdict alone."""
-        intake = self._intake(image, algorithm)
-        for _ in intake.watch(self._wanted(stream)):
-            pass
-        return intake.finish()
+        with ended(stream):
+            intake = self._intake(image, algorithm)
+            for _ in intake.watch(self._wanted(stream)):
+                pass
+            return intake.finish()
 
     @step(deadline=_LONG)
     def keep(self) -> Next:
@@ -230,7 +232,8 @@ class TaskLife(Flow[Task]):
         intake = self._intake(image)
         copied = self.method == COPY
         source = stores.read(self._key, image.locations) if copied else stores.staging.get(self._key)
-        stores.kept[name].put(self._key, intake.watch(self._wanted(source)))
+        with ended(source):
+            stores.kept[name].put(self._key, intake.watch(self._wanted(source)))
         try:
             taken = intake.finish()
             known = self.frame.get("taken") or {}

@@ -7,6 +7,7 @@ A location is ``{"url": ..., "metadata": {"store": name, ...}}``. Bits that the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,17 @@ from altostack.image.drivers.file import FileStore
 from altostack.kit.service import Runtime
 
 Location = dict[str, Any]
+
+
+@contextmanager
+def ended(stream: Any) -> Iterator[None]:
+    """Close the stream when done with it: an exception's traceback would hold it, and the file's room, for longer."""
+    try:
+        yield
+    finally:
+        close = getattr(stream, "close", None)
+        if close is not None:
+            close()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,8 @@ def serving() -> Iterator[Web]:
             self.send_response(206 if wanted else 200)
             self.send_header("Content-Length", str(last - first))
             self.end_headers()
-            self.wfile.write(body[first:last][: web.cut.get(self.path, last)])
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body[first:last][: web.cut.get(self.path, last)])
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 
 from altostack.image.drivers.base import NoBits, StoreError, StoreFull
@@ -67,19 +68,8 @@ class FileStore:
         except FileNotFoundError:
             raise NoBits(f"the store holds no image {image_id}") from None
 
-        def chunks() -> Iterator[bytes]:
-            left = length
-            with file:
-                file.seek(offset)
-                while left is None or left > 0:
-                    chunk = file.read(_CHUNK if left is None else min(_CHUNK, left))
-                    if not chunk:
-                        return
-                    if left is not None:
-                        left -= len(chunk)
-                    yield chunk
-
-        return chunks()
+        file.seek(offset)
+        return _Bits(file, length)
 
     def delete(self, image_id: str) -> None:
         """See `ImageStore.delete`."""
@@ -115,6 +105,28 @@ class FileStore:
         """See `ImageStore.path`."""
         target = self._file(image_id)
         return target if target.exists() else None
+
+
+class _Bits(Iterator[bytes]):
+    """A file's bytes from where it stands; closed at the end, or before by whoever has enough."""
+
+    def __init__(self, file: FileIO, left: int | None) -> None:
+        self._file, self._left = file, left
+
+    def __next__(self) -> bytes:
+        if self._file.closed:
+            raise StopIteration
+        chunk = self._file.read(_CHUNK if self._left is None else min(_CHUNK, self._left))
+        if not chunk:
+            self.close()
+            raise StopIteration
+        if self._left is not None:
+            self._left -= len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        """Close the file; a file that was removed meanwhile takes no room any more."""
+        self._file.close()
 
 
 def _write(descriptor: int, chunk: bytes) -> None:
