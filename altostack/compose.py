@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -30,6 +31,7 @@ from altostack.kit.clients import Client, segment
 from altostack.kit.metrics import Metrics
 
 log = logging.getLogger(__name__)
+_NODES_SECONDS = 60.0  # a node's hypervisor starts in a few
 
 
 def load_settings(state: State, **over: Any) -> Any:
@@ -92,10 +94,35 @@ class CloudComposition:
         self._cloud.prepare(progress)
 
     def after_start(self, progress: Progress) -> None:
-        """The starter image, registered once."""
+        """The starter image, registered once; and the nodes, which servers need."""
         from altostack.starter import register
 
         register(self._cloud, progress)
+        self._await_nodes(progress)
+
+    def _await_nodes(self, progress: Progress) -> None:
+        """Until every node of this machine offers room for servers. One that fails to is told of, no more: the rest of
+        the cloud works."""
+        compute, placement = (self._cloud.client(name, "compute") for name in ("compute", "placement"))
+        missing = set(self._settings.cloud.hosts)
+        until = time.monotonic() + _NODES_SECONDS
+        while True:
+            found = compute.call("GET", "/v2.1/os-hypervisors/detail", version="2.53")["hypervisors"]
+            for one in found:
+                host, room = one["service"]["host"], f"/resource_providers/{one['id']}/inventories"
+                if host in missing and (placement.call("GET", room, missing_ok=True) or {}).get(
+                    "inventories"
+                ):
+                    missing.discard(host)
+            if not missing:
+                return
+            if time.monotonic() > until:
+                for host in sorted(missing):
+                    progress(
+                        f"{host} does not report: no server will start there; see {self._state.log}/node.log"
+                    )
+                return
+            time.sleep(0.05)
 
     def teardown(self) -> None:
         """Take down the data plane of every node: guests, daemons, namespaces."""
