@@ -1,7 +1,7 @@
 """Identity, image and placement under load, ours and (with --upstream DIR) those of an upstream stand beside them.
 
-The stand has upstream's own services behind nginx and uwsgi on their usual ports plus 10000, with MariaDB and memcached.
-Both sides get the same requests from the same load generator, one after the other, in one run.
+The stand has upstream's own services behind nginx and uwsgi, on their usual ports plus 10000, with MariaDB and
+memcached. Both sides get the same requests from the same load generator, one after the other, in one run.
 """
 
 from __future__ import annotations
