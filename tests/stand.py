@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import msgspec
@@ -112,11 +112,28 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def running(*options: str, environ: dict[str, str] | None = None) -> Iterator[Stand]:
-    """A cloud started with ``altostack up`` and these options; taken down and purged at the end."""
-    with TemporaryDirectory(prefix="altostack-bench-") as folder:
+def _folder(keep: bool) -> Iterator[str]:
+    if keep:
+        yield mkdtemp(prefix="altostack-kept-")
+    else:
+        with TemporaryDirectory(prefix="altostack-bench-") as folder:
+            yield folder
+
+
+@contextmanager
+def running(
+    *options: str, environ: dict[str, str] | None = None, settings: str = "", keep: bool = False
+) -> Iterator[Stand]:
+    """A cloud started with ``altostack up`` and these options; taken down and purged at the end, unless kept.
+
+    settings: the text of its altostack.toml.
+    """
+    with _folder(keep) as folder:
         port = free_ports()
         state = Path(folder) / "cloud"
+        state.mkdir()
+        if settings:
+            (state / "altostack.toml").write_text(settings)
         command = [sys.executable, "-m", "altostack", "--state", str(state)]
         surroundings = {**os.environ, **(environ or {})}
         began = time.monotonic()
@@ -138,13 +155,14 @@ def running(*options: str, environ: dict[str, str] | None = None) -> Iterator[St
                 raise RuntimeError(f"altostack up failed with {started.returncode}")
             yield Stand(state, port, seconds)
         finally:
-            subprocess.run(
-                [*command, "down", "--purge"],
-                cwd=ROOT,
-                env=surroundings,
-                stdout=subprocess.DEVNULL,
-                check=False,
-            )
+            if not keep:
+                subprocess.run(
+                    [*command, "down", "--purge"],
+                    cwd=ROOT,
+                    env=surroundings,
+                    stdout=subprocess.DEVNULL,
+                    check=False,
+                )
 
 
 def percentile(values: list[float], part: float) -> float:
