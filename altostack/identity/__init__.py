@@ -12,17 +12,21 @@ from altostack.identity.auth import AUTH_ROUTES, TOKEN_RULES, loops
 from altostack.identity.bootstrap import bootstrap
 from altostack.identity.catalog import ENDPOINTS, REGION_ROUTES, REGIONS, SERVICES
 from altostack.identity.config import IdentitySettings
+from altostack.identity.credential import CREDENTIALS as STORED_CREDENTIALS
 from altostack.identity.dialect import DIALECT
 from altostack.identity.domain import DOMAINS
 from altostack.identity.domain_project import PROJECT_ROUTES
+from altostack.identity.ec2 import EC2_ROUTES
 from altostack.identity.endpoint_filter import ENDPOINT_GROUPS, FILTER_ROUTES
 from altostack.identity.group import GROUP_ROUTES, GROUPS
 from altostack.identity.limit import LIMIT_ROUTES, LIMITS, REGISTERED_LIMITS
 from altostack.identity.model import IdentityRow
+from altostack.identity.oauth1 import CONSUMERS, OAUTH1_ROUTES
 from altostack.identity.policy import POLICIES, POLICY_ROUTES
 from altostack.identity.project import TAG_ROUTES
 from altostack.identity.role import DOMAIN_ROLE_RULES, ROLE_ROUTES, ROLES
 from altostack.identity.role_assignments import ASSIGNMENT_ROUTES, TREE_RULES
+from altostack.identity.trust import TRUST_ROUTES, TRUST_RULES, TRUSTS
 from altostack.identity.user import USER_ROUTES, USERS
 from altostack.identity.versions import VERSION_ROUTES
 from altostack.kit.service import Service
@@ -38,14 +42,16 @@ SERVICE = Service(
     metadata=IdentityRow.metadata,
     resources=(
         DOMAINS, USERS, GROUPS, ROLES, REGIONS, SERVICES, ENDPOINTS, CREDENTIALS, ACCESS_RULES,
+        STORED_CREDENTIALS, TRUSTS, CONSUMERS,
         ENDPOINT_GROUPS, POLICIES, REGISTERED_LIMITS, LIMITS,
     ),
     routes=(
         *VERSION_ROUTES, *PROJECT_ROUTES, *AUTH_ROUTES, *USER_ROUTES, *GROUP_ROUTES, *ROLE_ROUTES, *TAG_ROUTES,
         *GRANT_ROUTES, *ASSIGNMENT_ROUTES, *REGION_ROUTES, *FILTER_ROUTES, *POLICY_ROUTES, *LIMIT_ROUTES,
+        *EC2_ROUTES, *TRUST_ROUTES, *OAUTH1_ROUTES,
     ),
     settings=IdentitySettings,
-    rules=rules.BASE | DOMAIN_ROLE_RULES | TREE_RULES | TOKEN_RULES,
+    rules=rules.BASE | DOMAIN_ROLE_RULES | TREE_RULES | TOKEN_RULES | TRUST_RULES,
     bootstrap=bootstrap,
     loops=loops,
     migrations=Path(__file__).with_name("migrations"),

@@ -122,7 +122,7 @@ def create(call: Call, fields: dict[str, Any]) -> ApplicationCredential:
         project_id=context.project_id,
         name=fields["name"],
         description=fields["description"],
-        expires_at=_expiry(call, fields["expires_at"]),
+        expires_at=expiry(call, fields["expires_at"]),
         unrestricted=bool(fields["unrestricted"]),
         role_ids=_roles(call, fields["roles"]),
         access_rules=wanted_rules(call, context.user_id, fields["access_rules"] or []) or None,
@@ -157,7 +157,7 @@ def _roles(call: Call, asked: list[RoleRef]) -> list[str]:
     return sorted(closure)
 
 
-def _expiry(call: Call, text: str | None) -> datetime | None:
+def expiry(call: Call, text: str | None) -> datetime | None:
     """A time to come, in UTC where no zone is given. Raises BadRequest."""
     if text is None:
         return None

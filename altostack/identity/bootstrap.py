@@ -21,6 +21,7 @@ from altostack.identity.password import ENOUGH, fast_hash
 from altostack.identity.project import Project
 from altostack.identity.role import ImpliedRole, Role
 from altostack.identity.user import User
+from altostack.identity.vault import FOLDER
 from altostack.kit.dialect import hex_uuid
 from altostack.kit.service import Runtime
 
@@ -66,6 +67,7 @@ def bootstrap(runtime: Runtime) -> None:
     of the cloud's secrets.
     """
     prepare(Path(runtime.cloud["keys"]))
+    prepare(Path(runtime.cloud["keys"]) / FOLDER)
     wanted = people(runtime.cloud["secrets"])
     with runtime.db.read() as session:
         names = [person.name for person in wanted]

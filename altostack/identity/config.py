@@ -38,7 +38,11 @@ class IdentitySettings(Settings, frozen=True, kw_only=True):
     expired token (``?allow_expired=1``). allow_rescope_scoped_token: whether a scoped token may be exchanged for one
     of another scope. max_active_keys: token keys kept in the repository. max_project_depth: levels below a domain.
     limit_model: how limits of projects and domains go together, "flat" or "strict_two_level"; the latter keeps
-    projects at one level below their domain.
+    projects at one level below their domain. token_provider: "fernet" or "jws" (tokens that others can read and check
+    with a public key; longer). credential_auth_ttl: seconds by which the time of a signed EC2 request may be off.
+    max_redelegation_count: how often a trust may be handed on. totp_included_previous_windows: earlier 30 second steps
+    whose TOTP codes are still good. receipt_expiration: seconds for which one may add further authentication methods.
+    oauth1_request_token_duration, oauth1_access_token_duration: seconds; 0: for ever.
     """
 
     password_rounds: int = 12
@@ -49,4 +53,11 @@ class IdentitySettings(Settings, frozen=True, kw_only=True):
     max_active_keys: int = 3
     max_project_depth: int = 5
     limit_model: Literal["flat", "strict_two_level"] = "flat"
+    token_provider: Literal["fernet", "jws"] = "fernet"
+    credential_auth_ttl: int = 900
+    max_redelegation_count: int = 3
+    totp_included_previous_windows: int = 1
+    receipt_expiration: int = 300
+    oauth1_request_token_duration: int = 28_800
+    oauth1_access_token_duration: int = 86_400
     security_compliance: SecurityCompliance = SecurityCompliance()

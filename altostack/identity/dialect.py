@@ -42,7 +42,8 @@ def target(call: Call, row: Any) -> Mapping[str, Any]:
     """What rules see: ``target.<noun>.<column>`` of a row; of a domain's token, that domain in every place."""
     if row is None:
         own = call.context.domain_id
-        found: dict[str, Any] = dict.fromkeys(("user_id", "target.user.id"), call.context.user_id)
+        mine = ("user_id", "target.user.id", "target.credential.user_id", "target.trust.trustor_user_id")
+        found: dict[str, Any] = dict.fromkeys(mine, call.context.user_id)
         if own is not None:
             found["target.domain_id"] = found["target.domain.id"] = own
             found |= {f"target.{noun}.domain_id": own for noun in ("user", "group", "project")}
@@ -138,7 +139,7 @@ _TELL = {("domain", "update"), ("domain", "delete"), ("group", "delete")}
 
 def refuse_first(resource: Resource, op: str) -> bool:
     """Upstream asks policy about ids that are not there, except here, where everybody gets the 404."""
-    return resource.name != "role" and (resource.name, op) not in _TELL
+    return resource.name not in ("role", "trust") and (resource.name, op) not in _TELL
 
 
 DIALECT = Dialect(

@@ -15,6 +15,7 @@ from altostack.identity.keys import KeyRing
 from altostack.identity.password import Passwords
 from altostack.identity.role import Graph
 from altostack.identity.service_catalog import Catalog
+from altostack.identity.vault import FOLDER, Vault
 from altostack.kit.service import Runtime
 
 T = TypeVar("T")
@@ -26,6 +27,7 @@ class Keeper:
     def __init__(self, runtime: Runtime, *, remember: int = 5_000) -> None:
         self.settings: IdentitySettings = runtime.settings or IdentitySettings()
         self.keys = KeyRing(Path(runtime.cloud["keys"]))
+        self.vault = Vault(Path(runtime.cloud["keys"]) / FOLDER)
         self.passwords = Passwords(self.settings.password_rounds)
         self._epoch = runtime.cloud["epoch"]
         self._held: dict[str, tuple[int, Any]] = {}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import Mapped, validates
 
 from altostack.kit import db, flow, quota
 from altostack.kit.db import Row
@@ -30,6 +31,15 @@ class Extra:
 
 
 class Worth:
-    """A counter in every token: when it moves, the tokens issued before it are worth nothing."""
+    """A counter in every token: when it moves, the tokens issued before it are worth nothing.
+
+    ``ended_at``: when it last moved, for those who ask for revocation events.
+    """
 
     epoch: Mapped[int] = private(default=0)
+    ended_at: Mapped[datetime | None] = private(default=None)
+
+    @validates("epoch")
+    def _moved(self, key: str, value: int) -> int:
+        self.ended_at = db.utcnow()
+        return value

@@ -110,6 +110,39 @@ CREDENTIALS = {
     "create": "user_id:%(user_id)s",
     "delete": f"({ADMIN_OR_OWNER}) and domain_id:None",
 }
+_CREDENTIAL_OWNER = "user_id:%(target.credential.user_id)s"
+STORED_CREDENTIALS = {
+    "list": f"{SYSTEM_READER} or {_CREDENTIAL_OWNER}",
+    "show": f"{SYSTEM_READER} or {_CREDENTIAL_OWNER}",
+    "create": f"{ADMIN} or {_CREDENTIAL_OWNER}",
+    "update": f"{ADMIN} or {_CREDENTIAL_OWNER}",
+    "delete": f"{ADMIN} or {_CREDENTIAL_OWNER}",
+}
+EC2_LIST = f"({SYSTEM_READER} or rule:owner) and domain_id:None"
+EC2_SHOW = f"({SYSTEM_READER} or {_CREDENTIAL_OWNER}) and domain_id:None"
+EC2_CHANGE = f"({ADMIN} or (role:member and {_CREDENTIAL_OWNER})) and domain_id:None"
+_TRUSTOR = "user_id:%(target.trust.trustor_user_id)s"
+_TRUSTEE = "user_id:%(target.trust.trustee_user_id)s"
+SHOW_TRUST = f"({SYSTEM_READER} or {_TRUSTOR} or {_TRUSTEE}) and domain_id:None"
+TRUSTS = {
+    "show": SHOW_TRUST,
+    "create": f"{_TRUSTOR} and domain_id:None and not system_scope:all",
+    "delete": f"({ADMIN} or {_TRUSTOR}) and domain_id:None",
+}
+LIST_TRUSTS = f"({SYSTEM_READER}) and domain_id:None"
+TRUSTS_FOR_TRUSTOR = f"({SYSTEM_READER} or {_TRUSTOR}) and domain_id:None"
+TRUSTS_FOR_TRUSTEE = f"({SYSTEM_READER} or {_TRUSTEE}) and domain_id:None"
+CONSUMERS = {
+    "list": CLOUD_READER,
+    "show": CLOUD_READER,
+    "create": CLOUD_ADMIN,
+    "update": CLOUD_ADMIN,
+    "delete": CLOUD_ADMIN,
+}
+# Upstream: scope type "project" alone.
+PROJECT_ADMIN = f"({ADMIN}) and domain_id:None and not system_scope:all"
+REVOCATIONS = "rule:service_or_admin and domain_id:None"
+EC2_VALIDATE = "rule:service_or_admin"
 _SELF = "user_id:%(target.user.id)s"
 ACCESS_RULES = {
     "list": f"((role:reader and system_scope:all) or {_SELF}) and domain_id:None",

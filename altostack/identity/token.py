@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import math
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -24,12 +24,17 @@ from altostack.identity.assignment import direct_roles
 from altostack.identity.domain import Domain
 from altostack.identity.keeper import Keeper
 from altostack.identity.model import IdentityRow
+from altostack.identity.oauth1 import AccessToken
+from altostack.identity.oauth1 import alive as access_alive
 from altostack.identity.project import Project
 from altostack.identity.role import Graph
+from altostack.identity.trust import Trust, pedigree
+from altostack.identity.trust import alive as trust_alive
 from altostack.identity.user import User
 from altostack.kit.dialect import iso_micro
 
-METHODS = ("password", "token", "application_credential")  # bits in a token: the order is for ever
+# Bits in a token: the order is for ever.
+METHODS = ("password", "token", "application_credential", "totp", "oauth1", "ec2credential")
 _LONGEST = 4096
 
 
@@ -40,6 +45,7 @@ class Revocation(IdentityRow):
     audit_id: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
     chain: Mapped[bool]
     expires_at: Mapped[float] = mapped_column(index=True)  # epoch seconds; afterwards nobody needs it
+    revoked_at: Mapped[float] = mapped_column(default=0.0, server_default="0")  # epoch seconds
 
 
 class Claims(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
@@ -55,6 +61,8 @@ class Claims(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     audits: list[bytes]
     worth: int
     credential: bytes
+    trust: bytes = b""
+    access: bytes = b""
 
     @property
     def user_id(self) -> str:
@@ -67,6 +75,14 @@ class Claims(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     @property
     def credential_id(self) -> str:
         return _unpacked(self.credential)
+
+    @property
+    def trust_id(self) -> str:
+        return _unpacked(self.trust)
+
+    @property
+    def access_id(self) -> str:
+        return _unpacked(self.access)
 
     @property
     def audit_ids(self) -> list[str]:
@@ -119,24 +135,34 @@ class Scope:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a token says about its bearer, as the database has it now."""
+    """What a token says about its bearer, as the database has it now.
+
+    At most one of credential, trust and access (OAuth) is set. others: the people on whom a trust rests, besides user.
+    """
 
     user: User
     domain: Domain
     scope: Scope
     roles: list[dict[str, str]] = field(default_factory=list)
     credential: ApplicationCredential | None = None
+    trust: Trust | None = None
+    access: AccessToken | None = None
+    others: tuple[tuple[User, Domain], ...] = ()
+
+    @property
+    def parts(self) -> list[User | Domain | Project]:
+        """Everybody and everything that must be enabled."""
+        return [self.user, self.domain, *self.scope.parts, *(part for pair in self.others for part in pair)]
 
     @property
     def worth(self) -> int:
         """The sum of counters that only grow: it changes when any of them does."""
-        return self.user.epoch + self.domain.epoch + sum(part.epoch for part in self.scope.parts)
+        return sum(part.epoch for part in self.parts)
 
     @property
     def usable(self) -> bool:
         """Everybody and everything enabled, and some role where there is a scope."""
-        enabled = all(part.enabled for part in (self.user, self.domain, *self.scope.parts))
-        return enabled and (not self.scope.kind or bool(self.roles))
+        return all(part.enabled for part in self.parts) and (not self.scope.kind or bool(self.roles))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +199,18 @@ class Token:
             }
             if facts.credential.access_rules:
                 found["application_credential"]["access_rules"] = facts.credential.access_rules
+        if facts.trust is not None:
+            found["OS-TRUST:trust"] = {
+                "id": facts.trust.id,
+                "impersonation": facts.trust.impersonation,
+                "trustor_user": {"id": facts.trust.trustor_user_id},
+                "trustee_user": {"id": facts.trust.trustee_user_id},
+            }
+        if facts.access is not None:
+            found["OS-OAUTH1"] = {
+                "access_token_id": facts.access.id,
+                "consumer_id": facts.access.consumer_id,
+            }
         return found
 
 
@@ -213,19 +251,45 @@ def find_domain(session: Session, *conditions: Any) -> Scope | None:
 
 
 def roles_in(
-    session: Session,
-    graph: Graph,
-    user_id: str,
-    scope: Scope,
-    credential: ApplicationCredential | None = None,
+    session: Session, graph: Graph, user_id: str, scope: Scope, *, within: Collection[str] | None = None
 ) -> list[dict[str, str]]:
-    """What the user is in the scope, at most what the credential allows. One query."""
+    """What the user is in the scope, of ``within`` (role ids) alone where that is given. One query."""
     found = graph.granted(
         direct_roles(session, user_id, project=scope.project, domain=scope.domain, system=scope.system)
     )
-    if credential is not None:
-        found = [role for role in found if role["id"] in credential.role_ids]
+    if within is not None:
+        found = [role for role in found if role["id"] in within]
     return sorted(found, key=lambda role: role["name"])
+
+
+def lent(session: Session, graph: Graph, access: AccessToken) -> Facts | None:
+    """What an OAuth access token makes of its consumer now."""
+    user = find_user(session, User.id == access.user_id)
+    scope = find_project(session, Project.id == access.project_id)
+    if user is None or scope is None:
+        return None
+    within = set(graph.closure(access.role_ids))
+    roles = roles_in(session, graph, access.user_id, scope, within=within)
+    return Facts(user=user[0], domain=user[1], scope=scope, roles=roles, access=access)
+
+
+def entrusted(session: Session, graph: Graph, trust: Trust, now: float) -> Facts | None:
+    """What a trust makes of its trustee now; None when something that it rests on is gone."""
+    chain = pedigree(session, trust)
+    keys = {trust.trustor_user_id, trust.root_trustor_id, *(one.trustee_user_id for one in chain)}
+    query = sa.select(User, Domain).join(Domain).where(User.id.in_(keys))
+    people = {user.id: (user, domain) for user, domain in session.execute(query)}
+    scope = find_project(session, Project.id == trust.project_id) if trust.project_id else Scope()
+    if scope is None or people.keys() != keys or not all(trust_alive(one, now) for one in chain):
+        return None
+    held = set(graph.closure(direct_roles(session, trust.root_trustor_id, project=scope.project)))
+    if not set(trust.role_ids) <= held:
+        return None
+    who = trust.trustor_user_id if trust.impersonation else trust.trustee_user_id
+    user, domain = people.pop(who)
+    roles = sorted(graph.granted(trust.role_ids), key=lambda role: role["name"])
+    others = tuple(people[one] for one in sorted(people))
+    return Facts(user=user, domain=domain, scope=scope, roles=roles, trust=trust, others=others)
 
 
 # ---- issuing
@@ -245,6 +309,10 @@ def issue(
     expires = issued + keeper.settings.token_expiration if until is None else until
     if facts.credential is not None and facts.credential.expires_at is not None:
         expires = min(expires, math.floor(facts.credential.expires_at.timestamp()))
+    if facts.trust is not None and facts.trust.expires_at is not None:
+        expires = min(expires, math.floor(facts.trust.expires_at.timestamp()))
+    if facts.access is not None and facts.access.expires_at is not None:
+        expires = min(expires, math.floor(facts.access.expires_at.timestamp()))
     own = secrets.token_bytes(16)
     claims = Claims(
         user=_packed(facts.user.id),
@@ -256,6 +324,8 @@ def issue(
         audits=[own] if chain is None else [own, chain],
         worth=facts.worth,
         credential=_packed(facts.credential.id) if facts.credential is not None else b"",
+        trust=_packed(facts.trust.id) if facts.trust is not None else b"",
+        access=_packed(facts.access.id) if facts.access is not None else b"",
     )
     return Token(id=keeper.keys.seal(_encode(claims), now), claims=claims, facts=facts)
 
@@ -307,29 +377,49 @@ def _facts(keeper: Keeper, session: Session, claims: Claims, now: float) -> Fact
         )
     )
     found = find_user(session, User.id == claims.user_id, sa.not_(given_up))
+    if found is None:
+        return None
+    facts = _made_again(keeper, session, claims, found, now)
+    if facts is None or facts.user.id != claims.user_id or not facts.usable or facts.worth != claims.worth:
+        return None
+    return facts
+
+
+def _made_again(
+    keeper: Keeper, session: Session, claims: Claims, user: tuple[User, Domain], now: float
+) -> Facts | None:
+    """The facts for ``claims``, whatever they are worth; None when something is gone."""
+    graph = keeper.graph(session)
+    if claims.trust:
+        trust = session.get(Trust, claims.trust_id)
+        return None if trust is None else entrusted(session, graph, trust, now)
+    if claims.access:
+        access = session.get(AccessToken, claims.access_id)
+        return None if access is None or not access_alive(access, now) else lent(session, graph, access)
     scope: Scope | None = Scope(system=claims.scope == "s")
     if claims.scope == "p":
         scope = find_project(session, Project.id == claims.target_id)
     elif claims.scope == "d":
         scope = find_domain(session, Domain.id == claims.target_id)
+    if scope is None:
+        return None
     credential = None
-    if claims.credential_id:
+    if claims.credential:
         credential = session.get(ApplicationCredential, claims.credential_id)
         if credential is None or credential.user_id != claims.user_id:
             return None
-    if found is None or scope is None:
-        return None
-    roles = roles_in(session, keeper.graph(session), claims.user_id, scope, credential) if scope.kind else []
-    facts = Facts(user=found[0], domain=found[1], scope=scope, roles=roles, credential=credential)
-    return facts if facts.usable and facts.worth == claims.worth else None
+    within = None if credential is None else credential.role_ids
+    roles = roles_in(session, graph, claims.user_id, scope, within=within) if scope.kind else []
+    return Facts(user=user[0], domain=user[1], scope=scope, roles=roles, credential=credential)
 
 
-def revoke(session: Session, token: Token, *, chain: bool) -> None:
+def revoke(session: Session, token: Token, now: float, *, chain: bool) -> None:
     """Give up one token, with ``chain`` those made from it too. The caller bumps the epoch."""
     own = token.claims.audit_ids[0]
     row = session.get(Revocation, own)
     if row is None:
-        session.add(Revocation(audit_id=own, chain=chain, expires_at=float(token.claims.expires)))
+        expires_at = float(token.claims.expires)
+        session.add(Revocation(audit_id=own, chain=chain, expires_at=expires_at, revoked_at=now))
     elif chain:
         row.chain = True
 

@@ -18,7 +18,6 @@ from altostack.identity.common import (
     options,
     same,
     self_link,
-    unbuilt,
 )  # fmt: skip
 from altostack.identity.compliance import (
     PasswordState,
@@ -32,6 +31,7 @@ from altostack.identity.compliance import (
 from altostack.identity.config import IdentitySettings
 from altostack.identity.dialect import inexact
 from altostack.identity.domain import DOMAINS, Domain
+from altostack.identity.factors import ENABLED, RULES, check_rules
 from altostack.identity.keeper import keeper
 from altostack.identity.model import Extra, IdentityRow, Worth
 from altostack.kit.api import add, load
@@ -45,7 +45,6 @@ _OPTIONS = (
     "ignore_change_password_upon_first_use", "ignore_password_expiry", "ignore_lockout_failure_attempts",
     "lock_password", "ignore_user_inactivity",
 )  # fmt: skip
-_FACTORS = ("multi_factor_auth_rules", "multi_factor_auth_enabled")
 
 
 class User(PasswordState, Extra, Worth, IdentityRow):
@@ -139,9 +138,12 @@ def _hash(call: Call, password: str | None) -> str | None:
 
 
 def _options(before: dict[str, Any], sent: Any) -> dict[str, Any]:
-    if isinstance(sent, dict) and any(sent.get(name) for name in _FACTORS):
-        raise unbuilt("Multi-factor authentication")
-    return options("user", (*_OPTIONS, *_FACTORS), before, sent)
+    plain = {name: value for name, value in sent.items() if name != RULES} if isinstance(sent, dict) else sent
+    kept = options(
+        "user", (*_OPTIONS, ENABLED), {name: before[name] for name in before if name != RULES}, plain
+    )
+    rules = sent[RULES] if RULES in sent else before.get(RULES)
+    return kept if rules is None else kept | {RULES: check_rules(rules)}
 
 
 USERS = Resource(

@@ -183,7 +183,8 @@ def test_a_stranger_learns_nothing(keystone: Keystone) -> None:
         (by_password("u", "p", {"project": {"id": "a"}, "domain": {"id": "b"}}), 400),
         (by_password("u", "p", {}), 400),
         (by_password("u", "p", "somewhere"), 400),
-        (by_password("u", "p", {"OS-TRUST:trust": {"id": "t"}}), 501),
+        (by_password("u", "p", {"OS-TRUST:trust": {"id": "t"}}), 401),
+        (by_password("u", "p", {"OS-TRUST:trust": {}}), 400),
         (by_password("u" * 300, "p"), 400),
     ],
 )

@@ -27,6 +27,7 @@ def _person(name: str, user: str, project: str, *roles: str, expires_at: float =
         project_domain_id="default",
         roles=frozenset(roles),
         token=name,
+        methods=("password",),
         expires_at=expires_at,
     )
 

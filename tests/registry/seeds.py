@@ -27,6 +27,21 @@ def seed(cloud: InProcessCloud) -> dict[str, str]:
     for kind, name in (("user", "demo"), ("project", "demo"), ("role", "member"), ("domain", "Default")):
         found[f"{kind}_id"] = first("identity", f"/v3/{kind}s", f"{kind}s", name=name)["id"]
     found["group_id"] = make("identity", "/v3/groups", {"group": {"name": "g"}}, admin)["id"]
+    users = {name: first("identity", "/v3/users", "users", name=name)["id"] for name in ("demo", "admin")}
+    stored = {"type": "cert", "blob": "b", "user_id": users["demo"]}
+    found["credential_id"] = make("identity", "/v3/credentials", {"credential": stored})["id"]
+    trust = {
+        "trustor_user_id": users["demo"],
+        "trustee_user_id": users["admin"],
+        "impersonation": False,
+        "project_id": found["project_id"],
+        "roles": [{"id": found["role_id"]}],
+    }
+    found["trust_id"] = make("identity", "/v3/OS-TRUST/trusts", {"trust": trust})["id"]
+    ec2 = {"tenant_id": found["project_id"]}
+    found["access"] = make("identity", f"/v3/users/{users['demo']}/credentials/OS-EC2", ec2)["access"]
+    consumer = make("identity", "/v3/OS-OAUTH1/consumers", {"consumer": {}}, admin)
+    found["consumer_id"] = consumer["id"]
     found["service_id"] = first("identity", "/v3/services", "services", type="image")["id"]
     found["endpoint_id"] = first("identity", "/v3/endpoints", "endpoints", service_id=found["service_id"])[
         "id"
