@@ -239,7 +239,8 @@ def _check_amount(session: Session, row: Inventory | None, provider: str, name: 
     if row is None:
         require_classes(session, [name], "Unable to allocate inventory: ")
         raise Conflict(
-            f"Unable to allocate inventory: No inventory of class {name} found on resource provider {provider}."
+            f"Unable to allocate inventory: Inventory for '{name}' on resource provider '{provider}' invalid: there "
+            "is none."
         )
     if amount < row.min_unit or amount > row.max_unit or amount % row.step_size:
         raise Conflict(

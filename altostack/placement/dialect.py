@@ -23,11 +23,41 @@ BAD_VALUE = "placement.query.bad_value"
 MISSING_VALUE = "placement.query.missing_value"
 
 
+# What the reference's validator says of a value that is not as it must be, and the JSON Schema keyword that it broke;
+# people and programs look for these words.
+_FAILED = (
+    ("`key` in", "does not match any of the regexes", "additionalProperties"),
+    ("matching regex", "does not match", "pattern"),
+    ("`str` of length <=", "is too long", "maxLength"),
+    ("`str` of length >=", "is too short, should be non-empty", "minLength"),
+    ("`array` of length >=", "is too short, should be non-empty", "minItems"),
+    ("`object` of length >=", "does not have enough properties, should be non-empty", "minProperties"),
+    ("`int` >=", "is less than the minimum", "minimum"),
+    ("`int` <=", "is greater than the maximum", "maximum"),
+    ("`float` <=", "is greater than the maximum", "maximum"),
+    ("is a required property", "", "required"),
+    ("Additional properties are not allowed", "", "additionalProperties"),
+    ("Expected `", "is not of the type", "type"),
+)
+
+
+def schema_error(detail: str, field: str = "") -> str:
+    """A complaint about ``field`` of a body in the reference's words."""
+    for sign, words, keyword in _FAILED:
+        if sign in detail:
+            spot = "".join(
+                f"['properties']['{part}']" for part in field.split(".") if part not in ("", "body")
+            )
+            said = f"{detail} The value {words}." if words else detail
+            return f"JSON does not validate: {said} Failed validating {keyword!r} in schema{spot}"
+    return f"JSON does not validate: {detail}"
+
+
 def render(error: ApiError, request_id: str) -> dict[str, Any]:
     """The list of errors; ``code`` is one of the words above."""
     detail = error.message
     if isinstance(error, BadRequest) and detail.startswith(("Invalid input for", "Additional properties")):
-        detail = f"JSON does not validate: {detail}"
+        detail = schema_error(detail, error.field or "")
     found = {
         "status": error.code,
         "title": error.title,

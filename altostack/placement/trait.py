@@ -182,9 +182,11 @@ def create_class(call: Call) -> None:
 def put_class(call: Call) -> Reply:
     """Since 1.7: make the class, or see that it is there."""
     name = call.params["name"]
-    if not re.fullmatch(CUSTOM, name) or len(name) > 255:
+    keyword = "pattern" if not re.fullmatch(CUSTOM, name) else "maxLength" if len(name) > 255 else None
+    if keyword:
         raise BadRequest(
-            f"JSON does not validate: {name[:80]!r} is not a custom resource class (CUSTOM_ and A-Z, 0-9, _).",
+            f"JSON does not validate: {name[:80]!r} is not a custom resource class (CUSTOM_ and A-Z, 0-9, _; at most "
+            f"255 characters). Failed validating {keyword!r} in schema",
             field="name",
         )
     made = _ensure(call, ResourceClass, name)[1]

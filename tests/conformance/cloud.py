@@ -17,8 +17,19 @@ from tests.stand import Stand
 
 # Two nodes, so that there is somewhere to migrate to. Passwords are hashed at the least cost: suites make people by
 # the hundred, and how slow a hash is changes nothing that they look at.
-SETTINGS = '[cloud]\nhosts = ["node-1", "node-2"]\n\n[identity]\npassword_rounds = 4\n'
-# Tempest's own account of what the cloud is told in the table above it.
+SETTINGS = """\
+[cloud]
+hosts = ["node-1", "node-2"]
+
+[identity]
+password_rounds = 4
+
+[identity.security_compliance]
+lockout_failure_attempts = 2
+lockout_duration = 5
+unique_last_password_count = 2
+"""
+# The same, as Tempest is told of it.
 LOCKOUT = {
     "user_lockout_failure_attempts": 2,
     "user_lockout_duration": 5,

@@ -87,7 +87,7 @@ def test_capacity_counts_ratio_and_reserved(lone: Lone) -> None:
     status, text = refused(lone, "PUT", f"/allocations/{who()}", claim({key: {"VCPU": 1}}))
     assert status == 409 and "7 of 7" in text
     status, text = refused(lone, "PUT", f"/allocations/{who()}", claim({key: {"DISK_GB": 1}}))
-    assert status == 409 and "No inventory of class DISK_GB" in text
+    assert status == 409 and "Inventory for 'DISK_GB' on" in text
     assert refused(lone, "PUT", f"/allocations/{who()}", claim({key: {"CUSTOM_X": 1}}))[0] == 400
 
 

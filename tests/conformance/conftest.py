@@ -1,0 +1,3 @@
+"""Not pytest's: those tests live in an environment of their own."""
+
+collect_ignore = ["placement_tests"]
