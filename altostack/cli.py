@@ -18,6 +18,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "db": "write the migration that a changed declaration needs",
     "demo": "use the cloud through its API, printing each step with its time",
     "explain": "the story of a request or a resource, across services",
+    "identity": "first contents of the identity service; new keys for tokens and secrets",
     "image": "make the starter image",
     "openapi": "write the services' OpenAPI documents",
     "outside": "run a command where floating IPs are reached",

@@ -29,6 +29,7 @@ from altostack.kit import config
 from altostack.kit.bus import Bus, open_bus
 from altostack.kit.clients import Client, segment
 from altostack.kit.metrics import Metrics
+from altostack.kit.service import Runtime
 
 log = logging.getLogger(__name__)
 _NODES_SECONDS = 60.0  # a node's hypervisor starts in a few
@@ -130,6 +131,10 @@ class CloudComposition:
             root = self._state.node(host)
             if root.exists():
                 drivers.teardown(self._state.root, root, host, self._settings)
+
+    def runtime(self, service: str) -> Runtime:
+        """One service as it runs here, for work on it from within."""
+        return self._cloud.runtimes[service]
 
     def neighbours(self, caller: str) -> Mapping[str, Client]:
         """Clients of every service with the authority of service ``caller``."""

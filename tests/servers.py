@@ -226,6 +226,40 @@ def postgres() -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def slapd() -> Iterator[str]:
+    """An LDAP directory on loopback for the tree dc=example,dc=org; yields its URL.
+
+    Whoever binds as cn=admin,dc=example,dc=org with the password "admin" may write; everybody may read.
+    """
+    daemon = program("slapd", "slapd")
+    with _folder(None) as folder:
+        (folder / "data").mkdir()
+        schemas = "".join(f"include /etc/ldap/schema/{n}.schema\n" for n in ("core", "cosine", "inetorgperson"))
+        (folder / "slapd.conf").write_text(
+            f"{schemas}modulepath /usr/lib/ldap\nmoduleload back_mdb\nsizelimit unlimited\n"
+            "database mdb\nmaxsize 16777216\nsuffix dc=example,dc=org\nrootdn cn=admin,dc=example,dc=org\n"
+            f"rootpw admin\ndirectory {folder / 'data'}\n"
+        )
+        url = f"ldap://127.0.0.1:{free_port()}"
+        command = [daemon, "-f", str(folder / "slapd.conf"), "-h", url, "-d", "0"]
+        server = Server(folder, command, user=None, environ=_environment(folder))
+
+        def answers() -> bool:
+            host, _, port = url.removeprefix("ldap://").partition(":")
+            try:
+                socket.create_connection((host, int(port)), 1).close()
+            except OSError:
+                return False
+            return True
+
+        try:
+            server.start(answers)
+            yield url
+        finally:
+            server.stop()
+
+
+@contextlib.contextmanager
 def mariadb() -> Iterator[str]:
     """A MariaDB server on a Unix socket; yields the SQLAlchemy URL of an empty database `altostack`."""
     daemon = program("mariadbd", "mariadb-server-core")

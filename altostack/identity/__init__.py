@@ -8,6 +8,7 @@ from altostack.identity import rules
 from altostack.identity.access_rule import ACCESS_RULES
 from altostack.identity.application_credential import CREDENTIALS
 from altostack.identity.assignment import GRANT_ROUTES
+from altostack.identity.audit import audited_login
 from altostack.identity.auth import AUTH_ROUTES, TOKEN_RULES, loops
 from altostack.identity.bootstrap import bootstrap
 from altostack.identity.catalog import ENDPOINTS, REGION_ROUTES, REGIONS, SERVICES
@@ -15,11 +16,13 @@ from altostack.identity.config import IdentitySettings
 from altostack.identity.credential import CREDENTIALS as STORED_CREDENTIALS
 from altostack.identity.dialect import DIALECT
 from altostack.identity.domain import DOMAINS
+from altostack.identity.domain_config import CONFIG_ROUTES
 from altostack.identity.domain_project import PROJECT_ROUTES
 from altostack.identity.ec2 import EC2_ROUTES
 from altostack.identity.endpoint_filter import ENDPOINT_GROUPS, FILTER_ROUTES
 from altostack.identity.group import GROUP_ROUTES, GROUPS
 from altostack.identity.limit import LIMIT_ROUTES, LIMITS, REGISTERED_LIMITS
+from altostack.identity.mirror import loops as directory_loops
 from altostack.identity.model import IdentityRow
 from altostack.identity.oauth1 import CONSUMERS, OAUTH1_ROUTES
 from altostack.identity.policy import POLICIES, POLICY_ROUTES
@@ -46,13 +49,14 @@ SERVICE = Service(
         ENDPOINT_GROUPS, POLICIES, REGISTERED_LIMITS, LIMITS,
     ),
     routes=(
-        *VERSION_ROUTES, *PROJECT_ROUTES, *AUTH_ROUTES, *USER_ROUTES, *GROUP_ROUTES, *ROLE_ROUTES, *TAG_ROUTES,
-        *GRANT_ROUTES, *ASSIGNMENT_ROUTES, *REGION_ROUTES, *FILTER_ROUTES, *POLICY_ROUTES, *LIMIT_ROUTES,
+        *VERSION_ROUTES, *PROJECT_ROUTES, *map(audited_login, AUTH_ROUTES), *USER_ROUTES, *GROUP_ROUTES,
+        *ROLE_ROUTES, *TAG_ROUTES, *GRANT_ROUTES, *ASSIGNMENT_ROUTES, *REGION_ROUTES, *FILTER_ROUTES,
+        *POLICY_ROUTES, *LIMIT_ROUTES, *CONFIG_ROUTES,
         *EC2_ROUTES, *TRUST_ROUTES, *OAUTH1_ROUTES,
     ),
     settings=IdentitySettings,
     rules=rules.BASE | DOMAIN_ROLE_RULES | TREE_RULES | TOKEN_RULES | TRUST_RULES,
     bootstrap=bootstrap,
-    loops=loops,
+    loops=lambda runtime: (*loops(runtime), *directory_loops(runtime)),
     migrations=Path(__file__).with_name("migrations"),
 )  # fmt: skip

@@ -13,13 +13,14 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from altostack.identity import rules
 from altostack.identity.application_credential import ApplicationCredential
+from altostack.identity.audit import note
 from altostack.identity.common import bump, existing, peek
 from altostack.identity.dialect import collection, seen
 from altostack.identity.domain import DOMAINS, Domain
 from altostack.identity.group import GROUPS, Membership
 from altostack.identity.model import IdentityRow
 from altostack.identity.project import PROJECTS, Project
-from altostack.identity.role import ROLES, Role
+from altostack.identity.role import ROLES, ImpliedRole, Role
 from altostack.identity.user import USERS
 from altostack.kit.api import view
 from altostack.kit.call import Call
@@ -94,9 +95,19 @@ def direct_roles(
     return set(session.execute(query).scalars())
 
 
+def _telling() -> Any:
+    """The ids of the roles that come to anything in a token: a domain's own only by what they imply."""
+    found = sa.select(Role.id).where(Role.domain_id.is_(None)).cte("telling", recursive=True)
+    found = found.union(
+        sa.select(ImpliedRole.prior_id).where(ImpliedRole.implied_id == found.c.id).correlate(None)
+    )
+    return sa.select(found.c.id)
+
+
 def reachable_projects(user_id: str) -> Any:
     """The condition on projects in which a user has a role."""
-    mine = sa.select(sa.literal(1)).where(held_by(user_id))
+    held = sa.and_(held_by(user_id), Assignment.role_id.in_(_telling()))
+    mine = sa.select(sa.literal(1)).where(held)
     inherited = mine.where(Assignment.inherited.is_(True))
     ancestor = sa.orm.aliased(Project)
     above = (
@@ -104,7 +115,7 @@ def reachable_projects(user_id: str) -> Any:
         .select_from(Assignment)
         .join(ancestor, ancestor.id == Assignment.project_id)
         .where(
-            held_by(user_id),
+            held,
             Assignment.inherited.is_(True),
             Project.path.like(ancestor.path + ancestor.id + "/%"),
         )
@@ -122,7 +133,10 @@ def reachable_projects(user_id: str) -> Any:
 def reachable_domains(user_id: str) -> Any:
     """The condition on domains on which a user has a role."""
     query = sa.select(Assignment.domain_id).where(
-        held_by(user_id), Assignment.domain_id.is_not(None), Assignment.inherited.is_(False)
+        held_by(user_id),
+        Assignment.role_id.in_(_telling()),
+        Assignment.domain_id.is_not(None),
+        Assignment.inherited.is_(False),
     )
     return Domain.id.in_(query)
 
@@ -176,6 +190,14 @@ class Grant:
             )
         return row
 
+    def note(self, done: str) -> None:
+        """Tell of the grant that was made or taken away."""
+        told = {name.removesuffix("_id"): value for name, value in self.values.items() if name != "inherited"}
+        note(
+            self._call, done, "role_assignment", self.values["role_id"], inherited_to_projects=self.inherited,
+            **told,
+        )  # fmt: skip
+
 
 Handler = Callable[[Call], Any]
 
@@ -215,6 +237,7 @@ def _granter(inherited: bool) -> Handler:
                 )
         if call.session.get(Assignment, grant.id) is None:
             call.session.add(Assignment(id=grant.id, **grant.values))
+            grant.note("created")
         bump(call)
 
     return handler
@@ -224,6 +247,7 @@ def _revoker(inherited: bool) -> Handler:
     def handler(call: Call) -> None:
         grant = Grant(call, inherited=inherited)
         call.session.delete(grant.row())
+        grant.note("deleted")
         if grant.target == "project":
             _forget_credentials(call, grant)
         bump(call)

@@ -11,12 +11,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from altostack.identity import vault
 from altostack.identity.assignment import Assignment, key_of
 from altostack.identity.catalog import CatalogService, Endpoint, Interface, Region
 from altostack.identity.common import DEFAULT_DOMAIN
+from altostack.identity.compliance import set_password
 from altostack.identity.domain import Domain
 from altostack.identity.keeper import keeper
-from altostack.identity.keys import prepare
+from altostack.identity.keys import prepare, rotate
+from altostack.identity.model import IdentityRow
 from altostack.identity.password import ENOUGH, fast_hash
 from altostack.identity.project import Project
 from altostack.identity.role import ImpliedRole, Role
@@ -78,6 +81,40 @@ def bootstrap(runtime: Runtime) -> None:
     hashes = _hashes(runtime, wanted, known)
     runtime.db.write(lambda session: _fill(session, runtime, wanted, hashes))
     runtime.cloud["epoch"].bump()
+
+
+def reset_admin(runtime: Runtime) -> None:
+    """Let the administrator in again: the password of the cloud's secrets, enabled, unlocked, not expired.
+
+    Raises LookupError when there is no such user (``bootstrap`` makes it).
+    """
+    hashed = keeper(runtime).passwords.hash(str(runtime.cloud["secrets"]["admin_password"]))
+
+    def write(session: Session) -> None:
+        query = sa.select(User).where(User.domain_id == DEFAULT_DOMAIN, User.name == "admin")
+        row = session.execute(query).scalar()
+        if row is None:
+            raise LookupError("there is no user admin in the default domain")
+        set_password(runtime, row, hashed, chosen=True)
+        row.enabled, row.active_at, row.password_expires_at = True, None, None
+        row.epoch += 1
+
+    runtime.db.write(write)
+    runtime.cloud["epoch"].bump()
+
+
+def rotate_keys(runtime: Runtime) -> int:
+    """A new primary key for tokens; its number."""
+    primary = rotate(Path(runtime.cloud["keys"]), max_active_keys=keeper(runtime).settings.max_active_keys)
+    runtime.cloud["epoch"].bump()
+    return primary
+
+
+def rotate_vault(runtime: Runtime) -> tuple[int, int]:
+    """A new primary key for stored secrets, and all of them sealed with it; (its number, how many secrets)."""
+    rows = [mapper.class_ for mapper in IdentityRow.registry.mappers]
+    columns = tuple(row.sealed for row in rows if hasattr(row, "sealed"))
+    return vault.rotate(Path(runtime.cloud["keys"]) / FOLDER, runtime.db, columns)
 
 
 def _hashes(runtime: Runtime, wanted: list[Person], known: Mapping[str, str | None]) -> dict[str, str]:

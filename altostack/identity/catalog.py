@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped
 
 from altostack.identity import rules
+from altostack.identity.audit import created, deleted, updated
 from altostack.identity.common import bump, existing, peek, same, self_link
 from altostack.identity.dialect import inexact
 from altostack.identity.model import Extra, IdentityRow
@@ -71,6 +72,7 @@ class Endpoint(Extra, IdentityRow):
 # ---- regions
 
 
+@created
 def create_region(call: Call, fields: dict[str, Any]) -> Region:
     wanted = call.params.get("region_id")
     sent = fields.pop("id", None) or call.extra.get("id")
@@ -91,6 +93,7 @@ def create_region(call: Call, fields: dict[str, Any]) -> Region:
     return row
 
 
+@updated
 def update_region(call: Call, row: Region, fields: dict[str, Any]) -> None:
     same(call, id=row.id)
     _parent(call, row.id, fields.get("parent_region_id"))
@@ -112,6 +115,7 @@ def _parent(call: Call, key: str, parent: str | None) -> None:
         parent = existing(call, REGIONS, peek(call, REGIONS, parent), parent).parent_region_id
 
 
+@deleted
 def delete_region(call: Call, row: Region) -> None:
     below, found = {row.id}, [row.id]
     while found:
@@ -149,12 +153,14 @@ def put_region(call: Call) -> Any:
 # ---- services
 
 
+@created
 def create_service(call: Call, fields: dict[str, Any]) -> CatalogService:
     row: CatalogService = add(call, SERVICES, CatalogService(**fields))
     bump(call)
     return row
 
 
+@updated
 def update_service(call: Call, row: CatalogService, fields: dict[str, Any]) -> None:
     same(call, id=row.id)
     for attr, value in fields.items():
@@ -162,6 +168,7 @@ def update_service(call: Call, row: CatalogService, fields: dict[str, Any]) -> N
     bump(call)
 
 
+@deleted
 def delete_service(call: Call, row: CatalogService) -> None:
     """Its endpoints go with it."""
     call.session.delete(row)
@@ -205,6 +212,7 @@ def _checked(call: Call, fields: dict[str, Any]) -> None:
         raise BadRequest(f"Could not find region: {fields['region_id']}.", field="region_id")
 
 
+@created
 def create_endpoint(call: Call, fields: dict[str, Any]) -> Endpoint:
     _checked(call, fields)
     row: Endpoint = add(call, ENDPOINTS, Endpoint(**fields))
@@ -212,6 +220,7 @@ def create_endpoint(call: Call, fields: dict[str, Any]) -> Endpoint:
     return row
 
 
+@updated
 def update_endpoint(call: Call, row: Endpoint, fields: dict[str, Any]) -> None:
     same(call, id=row.id)
     _checked(call, fields)
@@ -220,6 +229,7 @@ def update_endpoint(call: Call, row: Endpoint, fields: dict[str, Any]) -> None:
     bump(call)
 
 
+@deleted
 def delete_endpoint(call: Call, row: Endpoint) -> None:
     call.session.delete(row)
     bump(call)

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Mapped
 
 from altostack.identity import rules
+from altostack.identity.audit import created, deleted, updated
 from altostack.identity.common import (
     DEFAULT_DOMAIN,
     WORD,
@@ -41,6 +42,7 @@ class Domain(Extra, Worth, IdentityRow):
     tags: Mapped[list[str]] = field(create=True, update=True, default=[])
 
 
+@created
 def create(call: Call, fields: dict[str, Any]) -> Domain:
     wanted = fields.pop("explicit_domain_id", None)
     if wanted is not None:
@@ -55,6 +57,7 @@ def create(call: Call, fields: dict[str, Any]) -> Domain:
     return row
 
 
+@updated
 def update(call: Call, row: Domain, fields: dict[str, Any]) -> None:
     same(call, id=row.id)
     changeable("domain", row, fields)
@@ -71,6 +74,7 @@ def update(call: Call, row: Domain, fields: dict[str, Any]) -> None:
     bump(call)
 
 
+@deleted
 def delete(call: Call, row: Domain) -> None:
     """Takes everything in the domain with it, so it must have been disabled first."""
     deletable("domain", row)

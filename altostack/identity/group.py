@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from altostack.identity import rules
+from altostack.identity.audit import created, deleted, note, updated
 from altostack.identity.common import (
     WORD,
     bump,
@@ -21,8 +22,9 @@ from altostack.identity.common import (
 )  # fmt: skip
 from altostack.identity.dialect import inexact, seen
 from altostack.identity.domain import DOMAINS
+from altostack.identity.domain_config import writable
 from altostack.identity.model import Extra, IdentityRow
-from altostack.identity.user import USERS, User
+from altostack.identity.user import USERS, User, read_directory
 from altostack.kit.api import add, load, page
 from altostack.kit.call import Call
 from altostack.kit.errors import NotFound
@@ -55,19 +57,23 @@ class Membership(IdentityRow):
     )
 
 
+@created
 def create(call: Call, fields: dict[str, Any]) -> Group:
     domain_of(call, fields, "identity:create_group")
     fields["name"] = fields["name"].strip()
     row = Group(**fields)
     call.require("identity:create_group", row)
     load(call, DOMAINS, row.domain_id)
+    writable(call, row.domain_id)
     _name_free(call, row.domain_id, row.name)
     made: Group = add(call, GROUPS, row)
     return made
 
 
+@updated
 def update(call: Call, row: Group, fields: dict[str, Any]) -> None:
     same(call, id=row.id, domain_id=row.domain_id)
+    writable(call, row.domain_id)
     if "name" in fields:
         fields["name"] = fields["name"].strip()
         _name_free(call, row.domain_id, fields["name"], but=row.id)
@@ -75,7 +81,9 @@ def update(call: Call, row: Group, fields: dict[str, Any]) -> None:
         setattr(row, attr, value)
 
 
+@deleted
 def delete(call: Call, row: Group) -> None:
+    writable(call, row.domain_id)
     call.session.delete(row)
     bump(call)
 
@@ -91,6 +99,7 @@ GROUPS = Resource(
     row=Group,
     name="group",
     policy=rules.GROUPS,
+    parent=read_directory,
     narrow=in_scope(Group.domain_id),
     create=create,
     update=update,
@@ -145,13 +154,26 @@ def check_member(call: Call) -> None:
 
 def add_member(call: Call) -> None:
     group, user = _both(call)
+    writable(call, group.domain_id)
     if call.session.get(Membership, (user.id, group.id)) is None:
         call.session.add(Membership(user_id=user.id, group_id=group.id))
+        note(call, "updated", "group", group.id, actor_id=user.id, actor_type="user", actor_operation="added")
     bump(call)
 
 
 def remove_member(call: Call) -> None:
-    call.session.delete(_member(call))
+    row = _member(call)
+    writable(call, load(call, GROUPS, row.group_id).domain_id)
+    call.session.delete(row)
+    note(
+        call,
+        "updated",
+        "group",
+        row.group_id,
+        actor_id=row.user_id,
+        actor_type="user",
+        actor_operation="removed",
+    )
     bump(call)
 
 

@@ -34,6 +34,7 @@ class Keeper:
         self._tokens: OrderedDict[str, tuple[int, Any]] = OrderedDict()
         self._most = remember
         self._lock = threading.Lock()
+        self.passwords.elsewhere = lambda password, stored: _elsewhere(runtime, password, stored)
 
     def graph(self, session: Session) -> Graph:
         """Every role and what it implies."""
@@ -67,6 +68,12 @@ class Keeper:
             self._tokens.move_to_end(token)
             while len(self._tokens) > self._most:
                 self._tokens.popitem(last=False)
+
+
+def _elsewhere(runtime: Runtime, password: str, stored: str) -> bool:
+    from altostack.identity.mirror import accepts  # which knows users, who know the keeper
+
+    return accepts(runtime, password, stored)
 
 
 def keeper(runtime: Runtime) -> Keeper:

@@ -19,6 +19,7 @@ from altostack.identity import rules
 from altostack.identity.catalog import REGIONS, SERVICES
 from altostack.identity.common import ID, WORD, existing, peek, self_link
 from altostack.identity.config import IdentitySettings
+from altostack.identity.dialect import inexact
 from altostack.identity.domain import DOMAINS
 from altostack.identity.model import IdentityRow
 from altostack.identity.project import PROJECTS, Project
@@ -196,6 +197,7 @@ REGISTERED_LIMITS = Resource(
     update_body=RegisteredChange,
     delete=unregister,
     default_sort=(("resource_name", False),),
+    filters=inexact(resource_name=RegisteredLimit.resource_name),
     computed={"links": self_link("/registered_limits")},
     doc="What every project may use of a resource unless it has a limit of its own.",
 )
@@ -345,6 +347,7 @@ LIMITS = Resource(
     update_body=LimitChange,
     delete=delete,
     default_sort=(("resource_name", False),),
+    filters=inexact(resource_name=Limit.resource_name),
     computed={"links": self_link("/limits")},
     doc="What one project or domain may use of a resource.",
 )

@@ -19,6 +19,7 @@ from altostack.identity.assignment import direct_roles
 from altostack.identity.delegation import by_delegation
 from altostack.identity.domain import Domain
 from altostack.identity.keeper import Keeper
+from altostack.identity.mirror import learn
 from altostack.identity.oauth1 import AccessToken, Consumer
 from altostack.identity.oauth1 import alive as access_alive
 from altostack.identity.project import Project
@@ -192,7 +193,10 @@ def prove(call: Call, session: Session, kept: Keeper, identity: Identity) -> Pro
         _expect(getattr(identity, name) is not None, name, "identity")
     if identity.password is not None and "password" in methods:
         ref = identity.password.user
-        user = find_user(session, *_user_is(ref, "password"))
+        which = _user_is(ref, "password")
+        user = find_user(session, *which)
+        if user is None and not ref.id and learn(call.runtime, session, ref.name, which[1]):
+            user = find_user(session, *which)
         proof.says(user)
         proof.checks.append((ref.password or "", user[0].password_hash if user else None))
         proof.methods.append("password")

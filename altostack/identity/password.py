@@ -13,12 +13,14 @@ import hmac
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 import bcrypt
 
 _SLOW, _FAST = "b2bcrypt:", "blake2b:"
 _PERSON = b"altostack-passwd"
 _LONGEST = 16_384
+ELSEWHERE = "elsewhere:"  # in the place of a hash: another service knows the password
 ENOUGH = 32  # characters of a random secret that is safe under a fast hash
 
 
@@ -47,11 +49,13 @@ class Passwords:
     """Hashes with bcrypt at ``rounds`` and checks either kind.
 
     A password that was right is remembered under a key that lives in this process alone, so that the next login of a
-    busy client costs microseconds; what was wrong always costs the full work.
+    busy client costs microseconds; what was wrong always costs the full work. ``elsewhere(password, stored)`` asks
+    whoever knows the passwords that are not here.
     """
 
     def __init__(self, rounds: int, *, remember: int = 1024) -> None:
         self._rounds = rounds
+        self.elsewhere: Callable[[str, str], bool] | None = None
         self._most = remember
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, None] = OrderedDict()
@@ -73,9 +77,11 @@ class Passwords:
         """Whether ``password`` is the one. A no costs the same work whatever the reason, also without a ``stored``."""
         if len(password) > _LONGEST:
             password, stored = "", None
+        if stored is not None and stored.startswith(ELSEWHERE) and self.elsewhere is not None:
+            return self.elsewhere(password, stored)
         if self.quick(password, stored):
             return True
-        if stored is not None and stored.startswith(_FAST):
+        if stored is not None and not stored.startswith(_SLOW):
             stored = None
         if stored is None:
             bcrypt.hashpw(_prepared(password), bcrypt.gensalt(self._rounds))

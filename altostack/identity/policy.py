@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from altostack.identity import rules
+from altostack.identity.audit import created, deleted, updated
 from altostack.identity.catalog import ENDPOINTS, REGIONS, SERVICES, Endpoint, Region
 from altostack.identity.common import existing, peek, same, self_link
 from altostack.identity.dialect import collection
 from altostack.identity.model import Extra, IdentityRow
-from altostack.kit.api import view
+from altostack.kit.api import add, view
 from altostack.kit.call import Call
 from altostack.kit.errors import NotFound
 from altostack.kit.resource import Resource, field, key
@@ -57,10 +58,22 @@ def _key(*, endpoint_id: str = "", service_id: str = "", region_id: str = "") ->
     ).hexdigest()
 
 
+@created
+def create(call: Call, fields: dict[str, Any]) -> StoredPolicy:
+    row: StoredPolicy = add(call, POLICIES, StoredPolicy(**fields))
+    return row
+
+
+@updated
 def update(call: Call, row: StoredPolicy, fields: dict[str, Any]) -> None:
     same(call, id=row.id)
     for attr, value in fields.items():
         setattr(row, attr, value)
+
+
+@deleted
+def delete(call: Call, row: StoredPolicy) -> None:
+    call.session.delete(row)
 
 
 POLICIES = Resource(
@@ -68,7 +81,9 @@ POLICIES = Resource(
     name="policy",
     plural="policies",
     policy=rules.CATALOG,
+    create=create,
     update=update,
+    delete=delete,
     extra="extra",
     computed={"links": self_link("/policies")},
     default_sort=(("type", False),),

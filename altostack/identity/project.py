@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped
 
 from altostack.identity import rules
 from altostack.identity import tags as tagging
+from altostack.identity.audit import created, deleted, updated
 from altostack.identity.common import (
     DEFAULT_DOMAIN,
     WORD,
@@ -75,6 +76,7 @@ def under(row: Project) -> Any:
     return Project.domain_id == row.id if row.acting else Project.path.like(f"{row.below}%")
 
 
+@created
 def create(call: Call, fields: dict[str, Any]) -> Project:
     fields.pop("is_domain", None)
     settings = call.runtime.settings or IdentitySettings()
@@ -137,6 +139,7 @@ def _whole_branch_enabled(call: Call, parent: Project) -> None:
         raise BadRequest(f"The branch contains a disabled project: {off}.", field="parent_id")
 
 
+@updated
 def update(call: Call, row: Project, fields: dict[str, Any]) -> None:
     if call.extra.get("parent_id") not in (None, row.parent_id):
         raise Forbidden("Update of `parent_id` is not allowed.")
@@ -171,6 +174,7 @@ def _tag(row: Project, tags: list[str]) -> None:
     row.tags, row.tag_index = tags, tagging.index(tags)
 
 
+@deleted
 def delete(call: Call, row: Project) -> None:
     deletable("project", row)
     if call.session.execute(sa.select(Project.id).where(under(row)).limit(1)).first() is not None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from altostack.identity import rules
+from altostack.identity.audit import created, deleted, updated
 from altostack.identity.common import (
     WORD,
     bump,
@@ -104,6 +105,7 @@ class Graph:
         ]
 
 
+@created
 def create(call: Call, fields: dict[str, Any]) -> Role:
     fields["name"] = fields["name"].strip()
     fields["options"] = options("role", ("immutable",), {}, fields.get("options", {}))
@@ -116,6 +118,7 @@ def create(call: Call, fields: dict[str, Any]) -> Role:
     return made
 
 
+@updated
 def update(call: Call, row: Role, fields: dict[str, Any]) -> None:
     if row.domain_id is not None:
         call.require("identity:update_domain_role", row)
@@ -134,6 +137,7 @@ def update(call: Call, row: Role, fields: dict[str, Any]) -> None:
     bump(call)
 
 
+@deleted
 def delete(call: Call, row: Role) -> None:
     if row.domain_id is not None:
         call.require("identity:delete_domain_role", row)

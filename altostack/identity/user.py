@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped
 
 from altostack.identity import rules
+from altostack.identity.audit import created, deleted, note, updated
 from altostack.identity.common import (
     WORD,
     bump,
@@ -31,6 +32,7 @@ from altostack.identity.compliance import (
 from altostack.identity.config import IdentitySettings
 from altostack.identity.dialect import inexact
 from altostack.identity.domain import DOMAINS, Domain
+from altostack.identity.domain_config import capped, settings_of, writable
 from altostack.identity.factors import ENABLED, RULES, check_rules
 from altostack.identity.keeper import keeper
 from altostack.identity.model import Extra, IdentityRow, Worth
@@ -67,6 +69,7 @@ class User(PasswordState, Extra, Worth, IdentityRow):
     password_hash: Mapped[str | None] = private()
 
 
+@created
 def create(call: Call, fields: dict[str, Any]) -> User:
     domain_of(call, fields, "identity:create_user")
     password = _hash(call, fields.pop("password", None))
@@ -77,13 +80,16 @@ def create(call: Call, fields: dict[str, Any]) -> User:
         set_password(call.runtime, row, password, chosen=False)
     call.require("identity:create_user", row)
     load(call, DOMAINS, row.domain_id)
+    writable(call, row.domain_id)
     _name_free(call, row.domain_id, row.name)
     made: User = add(call, USERS, row)
     return made
 
 
+@updated
 def update(call: Call, row: User, fields: dict[str, Any]) -> None:
     same(call, id=row.id, domain_id=row.domain_id)
+    writable(call, row.domain_id)
     if "password" in fields:
         password = fields.pop("password")
         if password is not None and "hash" not in call.memo:
@@ -109,7 +115,9 @@ def update(call: Call, row: User, fields: dict[str, Any]) -> None:
     bump(call)
 
 
+@deleted
 def delete(call: Call, row: User) -> None:
+    writable(call, row.domain_id)
     call.session.delete(row)
     bump(call)
 
@@ -146,10 +154,21 @@ def _options(before: dict[str, Any], sent: Any) -> dict[str, Any]:
     return kept if rules is None else kept | {RULES: check_rules(rules)}
 
 
+def read_directory(call: Call) -> None:
+    """Before the users or groups of a domain are listed, its directory is read, where it has one."""
+    domain_id = call.arg("domain_id") or call.context.domain_id
+    if call.route.op == "list" and domain_id in settings_of(call.runtime):
+        from altostack.identity.mirror import refresh
+
+        refresh(call.runtime, domain_id)
+        capped(call, domain_id)
+
+
 USERS = Resource(
     row=User,
     name="user",
     policy=rules.USERS,
+    parent=read_directory,
     narrow=in_scope(User.domain_id),
     create=create,
     update=update,
@@ -195,12 +214,14 @@ def change_password(call: Call) -> None:
         call.memo["accepted"] = accepts(call.runtime, found[0], right)
     if found is None or not call.memo["accepted"] or not (found[0].enabled and found[1].enabled):
         raise Unauthorized("The request you have made requires authentication.")
+    writable(call, found[0].domain_id)
     check_own_change(call, found[0], passwords, body.password)
     hashed = _hash(call, body.password)
     row = call.session.get(User, found[0].id)
     if row is None or row.password_hash != found[0].password_hash:
         raise Unauthorized("The request you have made requires authentication.")
     set_password(call.runtime, row, hashed, chosen=True)
+    note(call, "updated", "user", row.id)
     row.epoch += 1
     bump(call)
 

@@ -33,7 +33,8 @@ def document(service: Service, *, version: str = "1") -> dict[str, Any]:
         if kind is not None:
             key = _path(service, route) + route.method + (route.word or "")
             by_route[key] = _described(kind, components, _slug(key))
-    for resource in service.resources:
+    told = {route.resource.name: route.resource for route in routes if route.resource is not None}
+    for resource in [*service.resources, *told.values()]:
         components[_title(resource)] = answer_schema(resource)
     paths: dict[str, Any] = {}
     for route in routes:

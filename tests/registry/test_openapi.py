@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,10 @@ DOCS = Path(__file__).parents[2] / "docs" / "openapi"
 def test_documents_are_current(name: str) -> None:
     service = load_services((name,))[name]
     compare(DOCS / f"{name}.json", json.loads(json.dumps(document(service))))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_documents_refer_to_is_in_them(name: str) -> None:
+    found = document(load_services((name,))[name])
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(found)))
+    assert named and not named - set(found["components"]["schemas"])
