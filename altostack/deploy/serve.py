@@ -18,6 +18,7 @@ import stat
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NoReturn
 
@@ -26,6 +27,7 @@ LOG = logging.getLogger(__name__)
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 CHUNK: Final = 64 * 1024
+_MOMENT: Final = 0.1  # seconds
 _LOST_STATES: Final = frozenset({7, 8})  # TCP_CLOSE, TCP_CLOSE_WAIT in linux/tcp_states.h
 
 _BROKEN: Final = (
@@ -244,19 +246,30 @@ class Body:
 
 
 def _peer_is_gone(address: str) -> bool:
-    """Whether this process has a connection with `address` whose other end has closed or reset it.
+    """Whether this process keeps a connection with `address` whose other end has closed or reset it.
 
-    Granian reports a chunked body's end and its loss alike and does not say which socket it came by, so we look
-    at all. Only a client that hangs up another connection at this moment makes this wrong, on the safe side:
-    its complete upload is refused and has to be repeated.
+    Granian reports a chunked body's end and its loss alike and does not say which socket it came by, so we look at
+    all. It closes at once what was hung up while nothing was under way, but keeps the connection of a request that
+    is being answered: so only what is still there after a moment counts. A client that loses another request's
+    connection at this very moment makes this wrong, on the safe side: its complete upload is refused and has to be
+    repeated.
     """
+    lost = _gone(address)
+    if lost:
+        time.sleep(_MOMENT)
+        lost &= _gone(address)
+    return bool(lost)
+
+
+def _gone(address: str) -> set[int]:
+    """The inodes of the sockets whose peer at `address` is gone."""
+    found = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # closed meanwhile
-            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                continue
-            if _is_gone(address, socket.socket(fileno=os.dup(int(name)))):
-                return True
-    return False
+            about = os.fstat(int(name))
+            if stat.S_ISSOCK(about.st_mode) and _is_gone(address, socket.socket(fileno=os.dup(int(name)))):
+                found.add(about.st_ino)
+    return found
 
 
 def _is_gone(address: str, sock: socket.socket) -> bool:

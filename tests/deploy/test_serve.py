@@ -224,6 +224,25 @@ def test_an_upload_that_is_cut_off_is_never_complete(server: Server, chunked: bo
     assert server.get("/")[0] == 200
 
 
+def test_connections_that_others_close_do_not_cut_uploads(server: Server) -> None:
+    """Chunked bodies say nothing of their length: an end must not look like a loss because somebody else hung up."""
+    raw = b"PUT /upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    answers: list[bytes] = []
+
+    def client() -> None:
+        for _ in range(50):
+            with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
+                sock.sendall(raw)
+                answers.append(sock.recv(1000)[:12])
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [b"HTTP/1.1 200"] * 200
+
+
 def test_lines(server: Server) -> None:
     connection = server.connection()
     connection.request("POST", "/lines", b"one\ntwo\nthree\nfour")
