@@ -104,7 +104,8 @@ def with_catalog(call: Call, token: Token) -> dict[str, Any]:
     body, scope = token.body(), token.facts.scope
     if scope.kind and "nocatalog" not in call.query:
         project_id = scope.project.id if scope.project is not None else None
-        body["catalog"] = _catalog(call).seen_by(token.facts.user.id, project_id)
+        kept = keeper(call.runtime)
+        body["catalog"] = kept.offers(call.runtime.db.read, token.facts.user.id, project_id)
     return body
 
 
@@ -131,11 +132,6 @@ def show_token(call: Call) -> Reply:
     return _answer(token, with_catalog(call, token))
 
 
-def _catalog(call: Call) -> Any:
-    with call.runtime.db.read() as session:
-        return keeper(call.runtime).catalog(session)
-
-
 def delete_token(call: Call) -> None:
     """Those made from the token go with it, unless ``cascade=false``."""
     token = _subject(call)
@@ -149,7 +145,8 @@ def delete_token(call: Call) -> None:
 def auth_catalog(call: Call) -> Any:
     if call.context.project_id is None:
         raise Forbidden("A project-scoped token is required to produce a service catalog.")
-    found = _catalog(call).seen_by(call.context.user_id, call.context.project_id)
+    kept = keeper(call.runtime)
+    found = kept.offers(call.runtime.db.read, call.context.user_id, call.context.project_id)
     return {"catalog": found, "links": {"self": own_url(call)}}
 
 

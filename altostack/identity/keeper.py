@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from sqlalchemy.orm import Session
 
 from altostack.identity.config import IdentitySettings
@@ -19,6 +21,7 @@ from altostack.identity.vault import FOLDER, Vault
 from altostack.kit.service import Runtime
 
 T = TypeVar("T")
+Reader = Callable[[], AbstractContextManager[Session]]
 
 
 class Keeper:
@@ -33,6 +36,7 @@ class Keeper:
         self._held: dict[str, tuple[int, Any]] = {}
         self._tokens: OrderedDict[str, tuple[int, Any]] = OrderedDict()
         self._most = remember
+        self._found: OrderedDict[Hashable, tuple[int, Any]] = OrderedDict()
         self._lock = threading.Lock()
         self.passwords.elsewhere = lambda password, stored: _elsewhere(runtime, password, stored)
 
@@ -51,6 +55,32 @@ class Keeper:
             held = self._held[name] = (now, read())
         found: T = held[1]
         return found
+
+    def known(self, key: Hashable, read: Callable[[], T]) -> T:
+        """What ``read`` finds, kept under ``key`` for as long as the epoch stands still. None is not kept: what is new
+        does not move the epoch."""
+        now = self._epoch.read()
+        held = self._found.get(key)
+        if held is not None and held[0] == now:
+            kept: T = held[1]
+            return kept
+        found = read()
+        if found is not None:
+            with self._lock:
+                self._found[key] = (now, found)
+                self._found.move_to_end(key)
+                while len(self._found) > self._most:
+                    self._found.popitem(last=False)
+        return found
+
+    def offers(self, read: Reader, user_id: str, project_id: str | None) -> msgspec.Raw:
+        """The catalogue as the user sees it in the project, as JSON."""
+
+        def write() -> msgspec.Raw:
+            with read() as session:
+                return msgspec.Raw(msgspec.json.encode(self.catalog(session).seen_by(user_id, project_id)))
+
+        return self.known(("catalog", user_id, project_id), write)
 
     def recall(self, token: str) -> Any:
         """What `remember` was told of ``token`` since the epoch last moved, or None."""

@@ -203,7 +203,7 @@ def prove(call: Call, session: Session, kept: Keeper, identity: Identity) -> Pro
     if identity.token is not None and "token" in methods:
         _exchange(call, kept, proof, identity.token.id)
     if identity.application_credential is not None and "application_credential" in methods:
-        _credential(session, proof, identity.application_credential)
+        _credential(session, kept, proof, identity.application_credential)
     if identity.totp is not None and "totp" in methods:
         _passcode(call, session, kept, proof, identity.totp.user)
     if identity.oauth1 is not None and "oauth1" in methods:
@@ -261,7 +261,7 @@ def _exchange(call: Call, kept: Keeper, proof: Proof, key: str) -> None:
     proof.methods += ["token", *before.claims.method_names]
 
 
-def _credential(session: Session, proof: Proof, method: CredentialMethod) -> None:
+def _credential(session: Session, kept: Keeper, proof: Proof, method: CredentialMethod) -> None:
     """The application credential method: the credential's own user, whatever else the body says."""
     if method.id:
         which = [ApplicationCredential.id == method.id]
@@ -274,11 +274,20 @@ def _credential(session: Session, proof: Proof, method: CredentialMethod) -> Non
         .join(Domain, Domain.id == User.domain_id)
         .where(*which)
     )
-    found = session.execute(query).first()
+    found = kept.known(
+        ("credential", method.id) if method.id else ("credential", *_named(method)),
+        lambda: session.execute(query).first(),
+    )
     proof.says(None if found is None else (found[1], found[2]))
     proof.credential = None if found is None else found[0]
     proof.checks.append((method.secret or "", None if found is None else found[0].secret_hash))
     proof.methods.append("application_credential")
+
+
+def _named(method: CredentialMethod) -> tuple[str | None, ...]:
+    user = method.user or UserRef()
+    home = user.domain or DomainRef()
+    return method.name, user.id, user.name, home.id, home.name
 
 
 # ---- where the token shall count
@@ -296,14 +305,17 @@ def facts_of(
         return facts
     if isinstance(wanted, ScopeRef) and wanted.trust is not None and proof.credential is None:
         return _entrusted(call, session, kept, proof, wanted)
-    scope = _scope(session, proof, wanted)
+    scope = _scope(session, kept, proof, wanted)
     if scope is None or proof.user is None:
         return None
+    user, domain = proof.user
     roles: list[dict[str, str]] = []
     if scope.kind:
         within = None if proof.credential is None else proof.credential.role_ids
-        roles = roles_in(session, kept.graph(session), proof.user[0].id, scope, within=within)
-    user, domain = proof.user
+        roles = kept.known(
+            ("roles", user.id, scope.kind, scope.target_id, None if within is None else tuple(within)),
+            lambda: roles_in(session, kept.graph(session), user.id, scope, within=within),
+        )
     return Facts(user=user, domain=domain, scope=scope, roles=roles, credential=proof.credential)
 
 
@@ -322,13 +334,13 @@ def _entrusted(call: Call, session: Session, kept: Keeper, proof: Proof, wanted:
     return entrusted(session, kept.graph(session), trust, call.runtime.clock())
 
 
-def _scope(session: Session, proof: Proof, wanted: ScopeRef | str | None) -> Scope | None:
+def _scope(session: Session, kept: Keeper, proof: Proof, wanted: ScopeRef | str | None) -> Scope | None:
     """The scope, None for one that is not there. Raises BadRequest, Forbidden."""
     if proof.credential is not None or "application_credential" in proof.methods:
         if wanted is not None:
             raise Unauthorized("Application credentials cannot request a scope.")
         project_id = proof.credential.project_id if proof.credential is not None else ""
-        return find_project(session, Project.id == project_id)
+        return _project(session, kept, project_id)
     if wanted is None:
         return _default(session, proof)
     if isinstance(wanted, str):
@@ -349,11 +361,20 @@ def _scope(session: Session, proof: Proof, wanted: ScopeRef | str | None) -> Sco
         ref = wanted.project
         _expect(ref.id or ref.name, "id or name", "scope.project")
         if ref.id:
-            return find_project(session, Project.id == ref.id)
-        return find_project(session, Project.name == ref.name, _domain_is(ref.domain, "scope.project"))
+            return _project(session, kept, ref.id)
+        home = _domain_is(ref.domain, "scope.project")
+        assert ref.domain is not None
+        return kept.known(
+            ("project", ref.name, ref.domain.id, None if ref.domain.id else ref.domain.name),
+            lambda: find_project(session, Project.name == ref.name, home),
+        )
     if wanted.domain is not None:
         return find_domain(session, _domain_is(wanted.domain, "scope"))
     return Scope(system=wanted.system is not None)
+
+
+def _project(session: Session, kept: Keeper, key: str) -> Scope | None:
+    return kept.known(("project", key), lambda: find_project(session, Project.id == key))
 
 
 def _default(session: Session, proof: Proof) -> Scope:

@@ -224,7 +224,7 @@ def _expiry(user: User) -> str | None:
 
 def moment(seconds: float) -> str:
     """``2026-01-31T12:00:00.000000Z``"""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 # ---- reading
