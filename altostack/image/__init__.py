@@ -1,5 +1,6 @@
 """The image service: disk images, their bits and who may use them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from altostack.image import (
@@ -24,6 +25,7 @@ from altostack.image.metadef.namespace import NAMESPACES, bootstrap
 from altostack.image.model import ImageRow
 from altostack.image.task import TASKS
 from altostack.kit.reconcile import Loop
+from altostack.kit.resource import Resource
 from altostack.kit.service import Runtime, Service
 
 
@@ -36,6 +38,32 @@ def loops(runtime: Runtime) -> tuple[Loop, ...]:
     return (Loop("image-sweep", look, interval=300.0), cache.loop(runtime))
 
 
+_ROUTES = (
+    *image.ROUTES,
+    *change.ROUTES,
+    *data.ROUTES,
+    *member.ROUTES,
+    *location.ROUTES,
+    *imports.ROUTES,
+    *task.ROUTES,
+    *cache.ROUTES,
+    *limits.ROUTES,
+    *discovery.ROUTES,
+    *schemas.ROUTES,
+    *metadef.ROUTES,
+)
+_RULES = {**change.RULES, **imports.RULES, **task.RULES}
+
+
+def _of_projects(check: str) -> str:
+    """Images belong to projects: whoever comes with a token for a domain or the system is not let in."""
+    return f"scope:project and ({check})"
+
+
+def _scoped(resource: Resource) -> Resource:
+    return replace(resource, policy={op: _of_projects(check) for op, check in resource.policy.items()})
+
+
 SERVICE = Service(
     name="image",
     type="image",
@@ -45,22 +73,11 @@ SERVICE = Service(
     endpoint="/image",
     dialect=DIALECT,
     metadata=ImageRow.metadata,
-    resources=(IMAGES, TASKS, NAMESPACES),
-    routes=(
-        *image.ROUTES,
-        *change.ROUTES,
-        *data.ROUTES,
-        *member.ROUTES,
-        *location.ROUTES,
-        *imports.ROUTES,
-        *task.ROUTES,
-        *cache.ROUTES,
-        *limits.ROUTES,
-        *discovery.ROUTES,
-        *schemas.ROUTES,
-        *metadef.ROUTES,
+    resources=tuple(_scoped(one) for one in (IMAGES, TASKS, NAMESPACES)),
+    routes=tuple(
+        one if one.check is None else replace(one, check=_of_projects(one.check)) for one in _ROUTES
     ),
-    rules={**change.RULES, **imports.RULES, **task.RULES},
+    rules={name: _of_projects(check) for name, check in _RULES.items()},
     settings=Settings,
     loops=loops,
     bootstrap=bootstrap,

@@ -12,13 +12,12 @@ from typing import Any
 from altostack.image import limits, location, protection
 from altostack.image.config import Settings
 from altostack.image.dialect import PATCH_MEDIA, PATCH_MEDIA_OLD
-from altostack.image.image import COLUMNS, IMAGES, OWNER, Image, Status, Visibility, show
+from altostack.image.image import COLUMNS, IMAGES, OWNER, Image, Status, Visibility, load, show
 from altostack.image.stores import stores_of
 from altostack.kit import api
 from altostack.kit.body import convert, decode, read
 from altostack.kit.call import Call, Reply
 from altostack.kit.errors import BadRequest, Conflict, Forbidden, TooLarge, UnsupportedMediaType
-from altostack.kit.listing import rule_name
 from altostack.kit.policy import MEMBER
 from altostack.kit.resource import body_struct, given
 from altostack.kit.route import Route
@@ -138,9 +137,8 @@ def update(call: Call) -> dict[str, Any]:
         )
     raw = read(call.request, call.runtime.service.dialect.max_body)
     operations = [_operation(one, old=kind == PATCH_MEDIA_OLD) for one in decode(raw, list[dict[str, Any]])]
-    image: Image = api.load(call, IMAGES, lock=True)
-    if not all(path[0] == "locations" for _, path, _ in operations) or not operations:
-        call.require(rule_name(call, IMAGES, "update"), image)
+    only_locations = bool(operations) and all(path[0] == "locations" for _, path, _ in operations)
+    image = load(call, "get_image" if only_locations else "modify_image", lock=True)
     changed: dict[str, Any] = {}
     properties = dict(image.properties)
     for op, path, value in operations:

@@ -16,7 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from altostack.image import cache, limits
-from altostack.image.image import IMAGES, OWNER, Image, Status
+from altostack.image.image import IMAGES, OWNER, Image, Status, load
 from altostack.image.intake import Intake, Taken, explained
 from altostack.image.signature import verifier
 from altostack.image.stores import stores_of
@@ -89,9 +89,7 @@ def _upload_target(call: Call) -> Image:
     kind = (call.request.content_type or "").partition(";")[0].strip()
     if kind != "application/octet-stream":
         raise UnsupportedMediaType("Image data is sent as application/octet-stream.")
-    image: Image = api.load(call, IMAGES)
-    call.require("upload_image", image)
-    return image
+    return load(call, "upload_image")
 
 
 def receive(
@@ -222,8 +220,7 @@ def _stream(call: Call) -> Iterator[bytes]:
 
 def download(call: Call) -> Reply:
     """GET /v2/images/{id}/file, whole or one range."""
-    image: Image = api.load(call, IMAGES)
-    call.require("download_image", image)
+    image = load(call, "download_image")
     if image.status == Status.DEACTIVATED and not call.context.is_admin:
         raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
     return _send(call, image)
@@ -317,8 +314,7 @@ def set_upload_host(call: Call) -> None:
 
 def activate(call: Call, *, active: bool) -> None:
     """POST .../actions/deactivate and reactivate."""
-    image: Image = api.load(call, IMAGES, lock=True)
-    call.require("reactivate" if active else "deactivate", image)
+    image = load(call, "reactivate" if active else "deactivate", lock=True)
     if image.status not in (Status.ACTIVE, Status.DEACTIVATED):
         raise Forbidden(
             f"Not allowed to change the status of an image that is {image.status}.", field="status"

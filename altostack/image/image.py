@@ -20,8 +20,8 @@ from altostack.image.model import ImageRow
 from altostack.image.stores import stores_of
 from altostack.kit import api, listing
 from altostack.kit.call import Call
-from altostack.kit.errors import BadRequest, Forbidden, TooLarge
-from altostack.kit.policy import READER, READER_ANY, SERVICE
+from altostack.kit.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, TooLarge
+from altostack.kit.policy import ANY, READER, READER_ANY, SERVICE
 from altostack.kit.resource import Computed, Resource, Timed, columns, field, key, private
 from altostack.kit.route import Route
 
@@ -113,6 +113,19 @@ def visible(call: Call) -> Any:
     )
 
 
+def load(call: Call, rule: str, key: str | None = None, *, lock: bool = False) -> Image:
+    """The image of the path (or ``key``), if the caller may do ``rule`` to it.
+
+    A 404 where they do not see it or policy does not let them look at it, else a 403.
+    """
+    image: Image = api.load(call, IMAGES, key, lock=lock)
+    if not call.allows(rule, image):
+        if rule == "get_image" or not call.allows("get_image", image):
+            raise call.runtime.service.dialect.not_found(IMAGES, image.id)
+        call.require(rule, image)
+    return image
+
+
 def show(call: Call, image: Image, op: str = "show") -> dict[str, Any]:
     """The flat JSON object: columns, properties and links."""
     return protection.readable(call, image.properties, api.view(call, IMAGES, image, op=op))
@@ -120,11 +133,24 @@ def show(call: Call, image: Image, op: str = "show") -> dict[str, Any]:
 
 def show_image(call: Call) -> dict[str, Any]:
     """GET /v2/images/{id}."""
-    return show(call, api.load(call, IMAGES, op="show"))
+    return show(call, load(call, "get_image"))
+
+
+def no_id(call: Call) -> None:
+    """``/v2/images/`` is an image without an id, which is nowhere; ``/v2/images`` is all of them."""
+    if call.request.env.get("PATH_INFO", "").endswith("/"):
+        raise NotFound("No image found with ID ''", field="image_id")
+
+
+def delete_none(call: Call) -> None:
+    """DELETE /v2/images, which is no way to delete all of them."""
+    no_id(call)
+    raise MethodNotAllowed("The method is not allowed here.", headers={"Allow": "GET, POST"})
 
 
 def list_images(call: Call) -> dict[str, Any]:
     """GET /v2/images: filters on fixed words and on properties; hidden ones only when asked for."""
+    no_id(call)
     if "changes-since" in call.query:
         raise BadRequest("There is no filter changes-since in this API.", field="changes-since")
     if "sort" in call.query and ("sort_key" in call.query or "sort_dir" in call.query):
@@ -143,8 +169,9 @@ def list_images(call: Call) -> dict[str, Any]:
     return {"images": found, **links}
 
 
-def destroy(call: Call, image: Image) -> None:
-    """DELETE: the row in this transaction, the bits once it is committed."""
+def destroy(call: Call) -> None:
+    """DELETE /v2/images/{id}: the row in this transaction, the bits once it is committed."""
+    image = load(call, "delete_image", lock=True)
     if image.protected:
         raise Forbidden(f"Image {image.id} is protected and cannot be deleted.", field="protected")
     stores = stores_of(call.runtime)
@@ -160,7 +187,7 @@ def destroy(call: Call, image: Image) -> None:
 
 def tag(call: Call, *, present: bool) -> None:
     """PUT and DELETE /v2/images/{id}/tags/{tag}."""
-    image: Image = api.load(call, IMAGES, op="update", lock=True)
+    image = load(call, "modify_image", lock=True)
     word = call.params["tag"]
     if not word or len(word) > 255:
         raise BadRequest("A tag has 1 to 255 characters.", field="tag")
@@ -252,8 +279,7 @@ IMAGES = Resource(
     name="image",
     owner=Image.owner,
     visible=visible,
-    policy={"delete": OWNER, "all": SERVICE},
-    delete=destroy,
+    policy={"all": SERVICE},
     extra="properties",
     computed={
         "updated_at": Computed(get=_updated),
@@ -291,6 +317,7 @@ ROUTES = (
         resource=IMAGES,
         op="list",
     ),
+    Route(method="DELETE", path="/images", handler=delete_none, policy=ANY),
     Route(
         method="GET",
         path="/images/{image_id}",
@@ -298,6 +325,15 @@ ROUTES = (
         policy="get_image",
         check=READER_ANY,
         guard=False,
+    ),
+    Route(
+        method="DELETE",
+        path="/images/{image_id}",
+        handler=destroy,
+        policy="delete_image",
+        check=OWNER,
+        guard=False,
+        status=204,
     ),
     Route(
         method="PUT",

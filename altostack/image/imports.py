@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from altostack.image import change, fetch, limits, remote
-from altostack.image.image import IMAGES, OWNER, Image, Status
+from altostack.image.image import OWNER, Image, Status, load
 from altostack.image.life import COPY
 from altostack.image.stores import stores_of
 from altostack.image.task import TASKS, begin
@@ -51,8 +51,7 @@ def import_image(call: Call) -> Reply:
         raise BadRequest(f"Unknown import method name '{name}'.", field="method")
     _check_method(call, body.method)
     bounds = limits.of_project(call.runtime, _owner(call))
-    image: Image = api.load(call, IMAGES, lock=True)
-    call.require("copy_image" if name == COPY else "modify_image", image)
+    image = load(call, "copy_image" if name == COPY else "modify_image", lock=True)
     _check_image(image, name)
     stores = _stores(call, body, image)
     if not stores:

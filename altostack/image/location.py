@@ -14,10 +14,9 @@ from typing import Any
 import msgspec
 
 from altostack.image import fetch
-from altostack.image.image import IMAGES, Image, Status
+from altostack.image.image import Image, Status, load
 from altostack.image.stores import Location, Stores, stores_of
 from altostack.image.task import begin
-from altostack.kit import api
 from altostack.kit.body import convert
 from altostack.kit.call import Call, Reply
 from altostack.kit.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
@@ -182,8 +181,7 @@ def drop(call: Call, image: Image, left: list[Location], gone: Location) -> None
 def add_location(call: Call) -> Reply:
     """POST /v2/images/{id}/locations: a task reads and judges the bits, then the image is active."""
     body: NewLocation = call.body
-    image: Image = api.load(call, IMAGES, lock=True)
-    call.require("add_image_location", image)
+    image = load(call, "add_image_location", lock=True)
     if image.status != Status.QUEUED or image.task_id:
         raise Conflict(f"Locations may not be added to an image that is {image.status}.", field="status")
     if not image.disk_format or not image.container_format:
@@ -215,15 +213,12 @@ def _check_hash(given: Validation) -> None:
 
 def get_locations(call: Call) -> list[Location]:
     """GET /v2/images/{id}/locations."""
-    image: Image = api.load(call, IMAGES)
-    call.require("fetch_image_location", image)
-    return list(image.locations)
+    return list(load(call, "fetch_image_location").locations)
 
 
 def delete_from_store(call: Call) -> None:
     """DELETE /v2/stores/{store}/{image}: one copy of several."""
-    image: Image = api.load(call, IMAGES, lock=True)
-    call.require("get_image_location", image)
+    image = load(call, "get_image_location", lock=True)
     call.require("delete_image_location", image)
     name = call.params["store_id"]
     if name not in call.runtime.settings.stores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -10,10 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped
 
 from altostack.image.model import ImageRow
-from altostack.kit import api
 from altostack.kit.call import Call
 from altostack.kit.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
-from altostack.kit.policy import MEMBER, READER
 from altostack.kit.resource import Timed, field, private
 from altostack.kit.route import Route
 
@@ -62,10 +61,10 @@ def _show(call: Call, row: Member) -> dict[str, Any]:
     }
 
 
-def _image(call: Call) -> Any:
-    from altostack.image.image import IMAGES
+def _image(call: Call, rule: str) -> Any:
+    from altostack.image.image import load
 
-    return api.load(call, IMAGES)
+    return load(call, rule)
 
 
 def _own(call: Call, image: Any) -> bool:
@@ -83,7 +82,7 @@ def _find(call: Call, image: Any) -> Member:
 
 def list_members(call: Call) -> dict[str, Any]:
     """GET /v2/images/{id}/members: all for the owner, one's own for others."""
-    image = _image(call)
+    image = _image(call, "get_members")
     query = sa.select(Member).where(Member.image_id == image.id).order_by(Member.id)
     if not _own(call, image):
         query = query.where(Member.member_id == call.context.project_id)
@@ -93,15 +92,12 @@ def list_members(call: Call) -> dict[str, Any]:
 
 def show_member(call: Call) -> dict[str, Any]:
     """GET /v2/images/{id}/members/{member}."""
-    return _show(call, _find(call, _image(call)))
+    return _show(call, _find(call, _image(call, "get_member")))
 
 
 def add_member(call: Call) -> dict[str, Any]:
     """POST: offer the image to a project."""
-    image = _image(call)
-    if not _own(call, image):
-        raise Forbidden("Only the owner of an image may share it.")
-    call.require("add_member", image)
+    image = _image(call, "add_member")
     if image.visibility != "shared":
         raise Forbidden(
             f"Only shared images have members; this one is {image.visibility}.", field="visibility"
@@ -124,11 +120,10 @@ def add_member(call: Call) -> dict[str, Any]:
 
 def update_member(call: Call) -> dict[str, Any]:
     """PUT: the project accepts or rejects; the owner may not answer for it."""
-    image = _image(call)
+    image = _image(call, "modify_member")
     row = _find(call, image)
     if not (call.context.is_admin or row.member_id == call.context.project_id):
         raise Forbidden("Only the member itself may accept or reject.")
-    call.require("modify_member")
     row.status = Acceptance(call.body.status)
     call.session.flush()
     return _show(call, row)
@@ -136,41 +131,27 @@ def update_member(call: Call) -> dict[str, Any]:
 
 def remove_member(call: Call) -> None:
     """DELETE: withdraw the offer."""
-    image = _image(call)
-    if not _own(call, image):
-        raise Forbidden("Only the owner of an image may change its members.")
-    call.require("delete_member", image)
+    image = _image(call, "delete_member")
     call.session.delete(_find(call, image))
 
 
 _OWNER = "role:admin or (role:member and project_id:%(owner)s)"
+_SEEN = "role:admin or role:service or (role:reader and (project_id:%(owner)s or project_id:%(member_id)s))"
+_ASKED = "role:admin or (role:member and project_id:%(member_id)s)"
+_ALL = "/images/{image_id}/members"
 _ONE = "/images/{image_id}/members/{member_id}"
+
+
+def _route(
+    method: str, path: str, handler: Callable[[Call], Any], policy: str, check: str, **more: Any
+) -> Route:
+    return Route(method=method, path=path, handler=handler, policy=policy, check=check, guard=False, **more)
+
+
 ROUTES = (
-    Route(
-        method="GET",
-        path="/images/{image_id}/members",
-        handler=list_members,
-        policy="get_members",
-        check=READER,
-    ),
-    Route(
-        method="POST",
-        path="/images/{image_id}/members",
-        handler=add_member,
-        policy="add_member",
-        check=_OWNER,
-        guard=False,
-        body=NewMember,
-    ),
-    Route(method="GET", path=_ONE, handler=show_member, policy="get_member", check=READER),
-    Route(method="PUT", path=_ONE, handler=update_member, policy="modify_member", check=MEMBER, body=Answer),
-    Route(
-        method="DELETE",
-        path=_ONE,
-        handler=remove_member,
-        policy="delete_member",
-        check=_OWNER,
-        guard=False,
-        status=204,
-    ),
+    _route("GET", _ALL, list_members, "get_members", _SEEN),
+    _route("POST", _ALL, add_member, "add_member", _OWNER, body=NewMember),
+    _route("GET", _ONE, show_member, "get_member", _SEEN),
+    _route("PUT", _ONE, update_member, "modify_member", _ASKED, body=Answer),
+    _route("DELETE", _ONE, remove_member, "delete_member", _OWNER, status=204),
 )

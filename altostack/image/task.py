@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from altostack.image.image import IMAGES, Image
+from altostack.image.image import Image, load
 from altostack.image.life import TaskLife
 from altostack.image.tasks import Task, TaskStatus
 from altostack.kit import api, flow
@@ -53,7 +53,7 @@ def begin(
 
 def image_tasks(call: Call) -> dict[str, Any]:
     """GET /v2/images/{id}/tasks: what was and is done to the image, the newest first."""
-    image: Image = api.load(call, IMAGES, op="show")
+    image = load(call, "get_image")
     query = sa.select(Task).where(Task.image_id == image.id).order_by(Task.created_at.desc(), Task.id)
     return {"tasks": [api.view(call, TASKS, row) for row in call.session.execute(query).scalars()]}
 

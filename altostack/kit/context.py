@@ -54,9 +54,17 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             for rule in rules
         )
 
+    @property
+    def scope(self) -> str:
+        """What the token is for: "project", "domain", "system", or "none"."""
+        if self.project_id:
+            return "project"
+        return "domain" if self.domain_id else "system" if self.system else "none"
+
     def credentials(self) -> dict[str, Any]:
-        """The ``creds`` mapping of oslo.policy's rule language."""
+        """The ``creds`` mapping of oslo.policy's rule language; ``scope`` is a word of ours."""
         return {
+            "scope": self.scope,
             "user_id": self.user_id,
             "user_domain_id": self.user_domain_id,
             "project_id": self.project_id,

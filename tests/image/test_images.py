@@ -17,7 +17,8 @@ from altostack.image import SERVICE, data, sweep
 from altostack.image.dialect import PATCH_MEDIA
 from altostack.image.stores import open_stores
 from altostack.kit.clients import Response
-from tests.lone import Lone
+from altostack.kit.context import Context
+from tests.lone import PEOPLE, Lone
 
 pytestmark = pytest.mark.everywhere
 
@@ -336,3 +337,35 @@ def test_discovery(glance: Lone) -> None:
     ]
     assert glance.refusal("GET", "/v2/info/stores/detail")[0] == 403
     assert glance.call("GET", "/v2/info/stores/detail", who="admin")["stores"][0]["type"] == "file"
+
+
+def test_no_id_is_no_image(glance: Lone) -> None:
+    make(glance)
+    assert glance.refusal("GET", "/v2/images/")[0] == 404
+    assert glance.refusal("DELETE", "/v2/images/")[0] == 404
+    assert glance.refusal("DELETE", "/v2/images")[0] == 405
+    assert len(glance.call("GET", "/v2/images")["images"]) == 1
+
+
+def test_a_disk_of_no_size_is_taken_and_given(glance: Lone) -> None:
+    made = make(glance)
+    assert put(glance, made["id"], b"").status == 204
+    assert glance.call("GET", f"/v2/images/{made['id']}")["size"] == 0
+    answer = glance.client.send("GET", made["file"], token="member")
+    assert (answer.status, answer.read()) == (200, b"")
+
+
+def test_only_tokens_of_projects_are_let_in(glance: Lone, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(glance)
+    for name, scope in (("whole", {"system": True}), ("domain", {"domain_id": "default"})):
+        person = Context(
+            user_id="u", roles=frozenset({"admin", "member", "reader"}), token=name, expires_at=9e12, **scope
+        )
+        monkeypatch.setitem(PEOPLE, name, person)
+        assert glance.refusal("GET", "/v2/images", who=name)[0] == 403
+        assert glance.refusal("POST", "/v2/images", {"visibility": "public"}, who=name)[0] == 403
+        assert glance.refusal("GET", f"/v2/images/{made['id']}", who=name)[0] == 404
+        assert glance.refusal("DELETE", f"/v2/images/{made['id']}", who=name)[0] == 404
+        assert glance.refusal("GET", f"/v2/images/{made['id']}/members", who=name)[0] in (403, 404)
+        assert glance.refusal("POST", "/v2/metadefs/namespaces", {"namespace": "x"}, who=name)[0] == 403
+        assert glance.refusal("GET", "/v2/tasks", who=name)[0] == 403

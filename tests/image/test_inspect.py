@@ -115,7 +115,7 @@ ATTACKS: dict[str, tuple[str, Attack, str]] = {
     "a partition table sent as qcow2": ("qcow2", lambda path: gpt(), "qcow2"),
     "text sent as qcow2": ("qcow2", lambda path: b"<html>404 Not Found</html>\n" * 1000, "qcow2"),
     "a header cut off": ("qcow2", lambda path: made(path, "qcow2")[:100], "qcow2"),
-    "nothing": ("raw", lambda path: b"", "empty"),
+    "nothing": ("qcow2", lambda path: b"", "empty"),
 }  # fmt: skip
 
 
