@@ -25,8 +25,10 @@ from altostack.identity.limit import LIMIT_ROUTES, LIMITS, REGISTERED_LIMITS
 from altostack.identity.mirror import loops as directory_loops
 from altostack.identity.model import IdentityRow
 from altostack.identity.oauth1 import CONSUMERS, OAUTH1_ROUTES
+from altostack.identity.oauth2 import OAUTH2_ROUTES
 from altostack.identity.policy import POLICIES, POLICY_ROUTES
 from altostack.identity.project import TAG_ROUTES
+from altostack.identity.revocation import REVOCATION_ROUTES
 from altostack.identity.role import DOMAIN_ROLE_RULES, ROLE_ROUTES, ROLES
 from altostack.identity.role_assignments import ASSIGNMENT_ROUTES, TREE_RULES
 from altostack.identity.trust import TRUST_ROUTES, TRUST_RULES, TRUSTS
@@ -52,7 +54,7 @@ SERVICE = Service(
         *VERSION_ROUTES, *PROJECT_ROUTES, *map(audited_login, AUTH_ROUTES), *USER_ROUTES, *GROUP_ROUTES,
         *ROLE_ROUTES, *TAG_ROUTES, *GRANT_ROUTES, *ASSIGNMENT_ROUTES, *REGION_ROUTES, *FILTER_ROUTES,
         *POLICY_ROUTES, *LIMIT_ROUTES, *CONFIG_ROUTES,
-        *EC2_ROUTES, *TRUST_ROUTES, *OAUTH1_ROUTES,
+        *EC2_ROUTES, *TRUST_ROUTES, *OAUTH1_ROUTES, *OAUTH2_ROUTES, *REVOCATION_ROUTES,
     ),
     settings=IdentitySettings,
     rules=rules.BASE | DOMAIN_ROLE_RULES | TREE_RULES | TOKEN_RULES | TRUST_RULES,

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped
 
 from altostack.identity import rules
 from altostack.identity.common import existing, peek
+from altostack.identity.delegation import refuse_delegated
 from altostack.identity.model import IdentityRow
 from altostack.identity.user import USERS
 from altostack.kit.api import load
@@ -74,6 +75,8 @@ def wanted_rules(call: Call, user_id: str, asked: Sequence[RuleIn]) -> list[dict
 
 
 def _parent(call: Call) -> None:
+    if "application_credential" not in call.context.methods:
+        refuse_delegated(call.context, "manage access rules")
     if call.route.op == "list":
         call.require(call.route.policy, {"target.user.id": call.params["user_id"]})
         load(call, USERS, call.params["user_id"])

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapped
 from altostack.identity import rules
 from altostack.identity.access_rule import AccessRule, wanted_rules
 from altostack.identity.common import ID, WORD, bump
+from altostack.identity.delegation import refuse_delegated
 from altostack.identity.dialect import inexact
 from altostack.identity.keeper import keeper
 from altostack.identity.model import IdentityRow
@@ -83,7 +84,10 @@ def _parent(call: Call) -> None:
     if call.route.op in ("list", "create"):
         call.require(call.route.policy, {"user_id": call.params["user_id"]})
         load(call, USERS, call.params["user_id"])
-    if "application_credential" in call.context.methods and call.route.method not in ("GET", "HEAD"):
+    by_own = "application_credential" in call.context.methods
+    if not by_own:
+        refuse_delegated(call.context, "manage application credentials")
+    if by_own and call.route.method not in ("GET", "HEAD"):
         own = call.context.application_credential or {}
         if own.get("restricted", True):
             raise Forbidden(

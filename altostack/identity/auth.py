@@ -10,6 +10,7 @@ from typing import Any
 
 from altostack.identity import compliance, oauth1_request, rules
 from altostack.identity.assignment import direct_roles, reachable_domains, reachable_projects
+from altostack.identity.claims import Claims
 from altostack.identity.common import bump
 from altostack.identity.dialect import own_url
 from altostack.identity.domain import DOMAINS
@@ -18,7 +19,7 @@ from altostack.identity.login import REFUSED, Auth, Login, Proof, facts_of, prov
 from altostack.identity.project import PROJECTS
 from altostack.identity.receipt import HEADER, Insufficient, enough, redeem
 from altostack.identity.receipt import issue as receipt_for
-from altostack.identity.token import Claims, Token, issue, moment, purge, revoke, validate
+from altostack.identity.token import Token, issue, moment, purge, revoke, validate
 from altostack.identity.user import USERS
 from altostack.kit.api import load, page
 from altostack.kit.call import Call, Reply

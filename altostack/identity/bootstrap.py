@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from altostack.identity import vault
+from altostack.identity import jws, vault
 from altostack.identity.assignment import Assignment, key_of
 from altostack.identity.catalog import CatalogService, Endpoint, Interface, Region
 from altostack.identity.common import DEFAULT_DOMAIN
@@ -71,6 +71,8 @@ def bootstrap(runtime: Runtime) -> None:
     """
     prepare(Path(runtime.cloud["keys"]))
     prepare(Path(runtime.cloud["keys"]) / FOLDER)
+    if keeper(runtime).settings.token_provider == "jws":
+        jws.prepare(Path(runtime.cloud["keys"]) / jws.FOLDER)
     wanted = people(runtime.cloud["secrets"])
     with runtime.db.read() as session:
         names = [person.name for person in wanted]
@@ -104,8 +106,11 @@ def reset_admin(runtime: Runtime) -> None:
 
 
 def rotate_keys(runtime: Runtime) -> int:
-    """A new primary key for tokens; its number."""
-    primary = rotate(Path(runtime.cloud["keys"]), max_active_keys=keeper(runtime).settings.max_active_keys)
+    """A new primary key for tokens, and a new pair where they are signed; the primary's number."""
+    folder, settings = Path(runtime.cloud["keys"]), keeper(runtime).settings
+    primary = rotate(folder, max_active_keys=settings.max_active_keys)
+    if settings.token_provider == "jws":
+        jws.rotate(folder / jws.FOLDER, max_active_keys=settings.max_active_keys)
     runtime.cloud["epoch"].bump()
     return primary
 

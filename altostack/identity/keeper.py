@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy.orm import Session
 
+from altostack.identity import jws
 from altostack.identity.config import IdentitySettings
 from altostack.identity.keys import KeyRing
 from altostack.identity.password import Passwords
@@ -30,6 +31,7 @@ class Keeper:
     def __init__(self, runtime: Runtime, *, remember: int = 5_000) -> None:
         self.settings: IdentitySettings = runtime.settings or IdentitySettings()
         self.keys = KeyRing(Path(runtime.cloud["keys"]))
+        self.jws = jws.JwsRing(Path(runtime.cloud["keys"]) / jws.FOLDER)
         self.vault = Vault(Path(runtime.cloud["keys"]) / FOLDER)
         self.passwords = Passwords(self.settings.password_rounds)
         self._epoch = runtime.cloud["epoch"]

@@ -21,7 +21,7 @@ _STAGED = 0
 
 def prepare(folder: Path) -> None:
     """Make the repository with a staged and a primary key; what is there already stays. Idempotent."""
-    with _locked(folder):
+    with locked(folder):
         numbers = _numbers(folder)
         if _STAGED not in numbers:
             _write(folder, _STAGED)
@@ -37,7 +37,7 @@ def rotate(folder: Path, *, max_active_keys: int = 3) -> int:
     if max_active_keys < 2:
         raise ValueError("a primary and a staged key are the least: max_active_keys must be 2 or more")
     prepare(folder)
-    with _locked(folder):
+    with locked(folder):
         primary = max(_numbers(folder)) + 1
         os.rename(folder / str(_STAGED), folder / str(primary))
         _write(folder, _STAGED)
@@ -52,18 +52,23 @@ def _numbers(folder: Path) -> list[int]:
 
 
 def _write(folder: Path, number: int) -> None:
-    """A new key, whole or not at all, readable by its owner alone."""
-    draft = folder / f".new-{number}-{os.getpid()}"
+    write_whole(folder / str(number), Fernet.generate_key())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A key's file, whole or not at all, readable by its owner alone."""
+    draft = path.with_name(f".new-{path.name}-{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(Fernet.generate_key())
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.rename(draft, folder / str(number))
+    os.rename(draft, path)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time changes a repository."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
+from altostack.identity.claims import METHODS
 from altostack.identity.domain import Domain
 from altostack.identity.factors import ENABLED, RULES
 from altostack.identity.keeper import Keeper
-from altostack.identity.token import METHODS, moment
+from altostack.identity.token import moment
 from altostack.identity.user import User
 
 HEADER = "Openstack-Auth-Receipt"

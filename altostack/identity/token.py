@@ -7,7 +7,6 @@ it, the user still has a role in the scope, and nobody revoked it by itself.
 
 from __future__ import annotations
 
-import base64
 import math
 import secrets
 from collections.abc import Collection, Iterable
@@ -15,12 +14,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from altostack.identity.application_credential import ApplicationCredential
 from altostack.identity.assignment import direct_roles
+from altostack.identity.claims import Claims, bits, from_sealed, from_signed, packed, to_sealed, to_signed
 from altostack.identity.domain import Domain
 from altostack.identity.keeper import Keeper
 from altostack.identity.model import IdentityRow
@@ -33,8 +32,6 @@ from altostack.identity.trust import alive as trust_alive
 from altostack.identity.user import User
 from altostack.kit.dialect import iso_micro
 
-# Bits in a token: the order is for ever.
-METHODS = ("password", "token", "application_credential", "totp", "oauth1", "ec2credential")
 _LONGEST = 4096
 
 
@@ -46,69 +43,6 @@ class Revocation(IdentityRow):
     chain: Mapped[bool]
     expires_at: Mapped[float] = mapped_column(index=True)  # epoch seconds; afterwards nobody needs it
     revoked_at: Mapped[float] = mapped_column(default=0.0, server_default="0")  # epoch seconds
-
-
-class Claims(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
-    """What is sealed in a token. ``scope``: "" unscoped, "p" project, "d" domain, "s" system; ids as `_packed`."""
-
-    version: int = 1
-    user: bytes
-    methods: int
-    scope: str
-    target: bytes
-    issued: int  # epoch seconds
-    expires: int
-    audits: list[bytes]
-    worth: int
-    credential: bytes
-    trust: bytes = b""
-    access: bytes = b""
-
-    @property
-    def user_id(self) -> str:
-        return _unpacked(self.user)
-
-    @property
-    def target_id(self) -> str:
-        return _unpacked(self.target)
-
-    @property
-    def credential_id(self) -> str:
-        return _unpacked(self.credential)
-
-    @property
-    def trust_id(self) -> str:
-        return _unpacked(self.trust)
-
-    @property
-    def access_id(self) -> str:
-        return _unpacked(self.access)
-
-    @property
-    def audit_ids(self) -> list[str]:
-        """The token's own audit id, then that of the first one in its chain."""
-        return [base64.urlsafe_b64encode(raw).decode().rstrip("=") for raw in self.audits]
-
-    @property
-    def method_names(self) -> list[str]:
-        return [name for bit, name in enumerate(METHODS) if self.methods >> bit & 1]
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Claims).decode
-
-
-def _packed(key: str) -> bytes:
-    """An id as bytes; one of 32 hexadecimal digits takes half the space."""
-    try:
-        raw = bytes.fromhex(key)
-    except ValueError:
-        raw = b""
-    return b"h" + raw if len(raw) == 16 and raw.hex() == key else b"t" + key.encode()
-
-
-def _unpacked(key: bytes) -> str:
-    return key[1:].hex() if key[:1] == b"h" else key[1:].decode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,33 +249,35 @@ def issue(
         expires = min(expires, math.floor(facts.access.expires_at.timestamp()))
     own = secrets.token_bytes(16)
     claims = Claims(
-        user=_packed(facts.user.id),
-        methods=sum(1 << METHODS.index(name) for name in set(methods)),
+        user=packed(facts.user.id),
+        methods=bits(methods),
         scope=facts.scope.kind,
-        target=_packed(facts.scope.target_id),
+        target=packed(facts.scope.target_id),
         issued=issued,
         expires=expires,
         audits=[own] if chain is None else [own, chain],
         worth=facts.worth,
-        credential=_packed(facts.credential.id) if facts.credential is not None else b"",
-        trust=_packed(facts.trust.id) if facts.trust is not None else b"",
-        access=_packed(facts.access.id) if facts.access is not None else b"",
+        credential=packed(facts.credential.id) if facts.credential is not None else b"",
+        trust=packed(facts.trust.id) if facts.trust is not None else b"",
+        access=packed(facts.access.id) if facts.access is not None else b"",
     )
-    return Token(id=keeper.keys.seal(_encode(claims), now), claims=claims, facts=facts)
+    if keeper.settings.token_provider == "jws":
+        return Token(id=keeper.jws.sign(to_signed(claims)), claims=claims, facts=facts)
+    return Token(id=keeper.keys.seal(to_sealed(claims), now), claims=claims, facts=facts)
 
 
 # ---- validating
 
 
 def claims_of(keeper: Keeper, token: str) -> Claims | None:
-    """What a token claims, if one of our keys sealed it."""
-    raw = keeper.keys.open(token) if token and len(token) <= _LONGEST else None
-    if raw is None:
+    """What a token claims, if one of our keys sealed or signed it."""
+    if not token or len(token) > _LONGEST:
         return None
-    try:
-        return _decode(raw)
-    except msgspec.DecodeError:
-        return None  # sealed by these keys for another purpose, or by another version
+    if keeper.settings.token_provider == "jws":
+        payload = keeper.jws.verify(token)
+        return None if payload is None else from_signed(payload)
+    raw = keeper.keys.open(token)
+    return None if raw is None else from_sealed(raw)
 
 
 def validate(keeper: Keeper, sessions: Any, token: str, now: float, *, window: float = 0.0) -> Token | None:

@@ -107,7 +107,7 @@ def node_of(key: str, credential: str) -> str | None:
 
 
 class AuthFilter:
-    """WSGI middleware: X-Auth-Token (or the node credential) -> a Context in the environment.
+    """WSGI middleware: X-Auth-Token (or "Authorization: Bearer", or the node credential) -> a Context.
 
     X-Service-Token beside it says that a service asks on the bearer's behalf.
     """
@@ -118,7 +118,7 @@ class AuthFilter:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         environ.pop(CONTEXT_KEY, None)
         environ.pop(CHAIN_KEY, None)
-        token = environ.get("HTTP_X_AUTH_TOKEN")
+        token = environ.get("HTTP_X_AUTH_TOKEN") or _bearer(environ.get("HTTP_AUTHORIZATION", ""))
         if token:
             context = self._tokens.get(token) if len(token) < 8192 else None
             if context is not None:
@@ -137,6 +137,12 @@ class AuthFilter:
             return self._app(environ, start_response)
         with log.about(user_id=who.user_id or None, project_id=who.project_id, node=who.node):
             return self._app(environ, start_response)
+
+
+def _bearer(header: str) -> str:
+    """The token of an OAuth 2.0 header (RFC 6750, 2.1), "" of any other."""
+    kind, _, token = header.partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
 
 
 class RequestIdFilter:
