@@ -87,4 +87,4 @@ class Glance(Lone):
     def left(self) -> list[str]:
         """Every file in any store, in staging and in the cache."""
         folders = [self.stores.staging, self.stores.cache, *self.stores.kept.values()]
-        return sorted(str(one) for store in folders for one in store._folder.iterdir())  # type: ignore[attr-defined]  # file stores
+        return sorted(str(one) for store in folders for one in store._folder.rglob("*") if one.is_file())  # type: ignore[attr-defined]  # file stores

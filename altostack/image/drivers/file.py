@@ -1,6 +1,6 @@
 """Images as files in a folder.
 
-A stream goes to ``<id>.<random>.part``, is synced and renamed to ``<id>``, and the folder is synced: after a crash the
+A stream goes to ``parts/<id>.<random>``, is synced and renamed to ``<id>``, and the folder is synced: after a crash the
 image is there whole or not at all, and two writers of one image do not mix.
 """
 
@@ -27,7 +27,10 @@ class FileStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self._parts = (
+            folder / "parts"
+        )  # apart, so that looking through them does not take long among many images
+        self._parts.mkdir(parents=True, exist_ok=True)
 
     def _file(self, image_id: str) -> Path:
         if not _ID.fullmatch(image_id):  # ids become file names: nothing but a UUID may
@@ -37,7 +40,7 @@ class FileStore:
     def put(self, image_id: str, stream: Iterable[bytes]) -> int:
         """See `ImageStore.put`."""
         target = self._file(image_id)
-        part = target.with_suffix(f".{secrets.token_hex(4)}.part")
+        part = self._parts / f"{image_id}.{secrets.token_hex(4)}"
         size = 0
         try:
             with part.open("wb", buffering=0) as file:
@@ -75,8 +78,9 @@ class FileStore:
         """See `ImageStore.delete`."""
         target = self._file(image_id)
         target.unlink(missing_ok=True)
-        for part in self._folder.glob(f"{image_id}.*.part"):
-            part.unlink(missing_ok=True)
+        for name in os.listdir(self._parts):
+            if name.startswith(image_id):
+                (self._parts / name).unlink(missing_ok=True)
 
     def list(self) -> list[str]:
         """See `ImageStore.list`."""
@@ -85,7 +89,7 @@ class FileStore:
     def tidy(self, idle: float) -> int:
         """See `ImageStore.tidy`."""
         found = 0
-        for part in self._folder.glob("*.part"):
+        for part in self._parts.iterdir():
             try:
                 if time.time() - part.stat().st_mtime > idle:
                     part.unlink()
