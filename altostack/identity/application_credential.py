@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped
 
 from altostack.identity import rules
 from altostack.identity.access_rule import AccessRule, wanted_rules
+from altostack.identity.audit import created, deleted
 from altostack.identity.common import ID, WORD, bump
 from altostack.identity.delegation import refuse_delegated
 from altostack.identity.dialect import inexact
@@ -96,6 +97,7 @@ def _parent(call: Call) -> None:
             )
 
 
+@created
 def create(call: Call, fields: dict[str, Any]) -> ApplicationCredential:
     context = call.context
     if context.user_id != call.params["user_id"]:
@@ -175,6 +177,7 @@ def expiry(call: Call, text: str | None) -> datetime | None:
     return moment
 
 
+@deleted
 def delete(call: Call, row: ApplicationCredential) -> None:
     call.session.delete(row)
     bump(call)

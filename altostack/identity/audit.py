@@ -17,6 +17,7 @@ from altostack.kit.call import Call, Reply
 from altostack.kit.errors import Unauthorized
 from altostack.kit.route import Route
 
+_KINDS = {"trust": "OS-TRUST:trust", "consumer": "OS-OAUTH1:consumer"}  # where a noun is not the event's word
 Row = TypeVar("Row", bound=Any)
 log = logging.getLogger("altostack.audit")
 _EVENT = "http://schemas.dmtf.org/cloud/audit/1.0/event"
@@ -31,6 +32,7 @@ _TARGETS = {
 
 def note(call: Call, done: str, kind: str, key: str, **more: Any) -> None:
     """Tell, once the request is committed, that the ``kind`` with the id ``key`` was created, updated or deleted."""
+    kind = _KINDS.get(kind, kind)
     target = {"typeURI": _TARGETS.get(kind, "unknown"), "id": key}
     _later(call, f"identity.{kind}.{done}", f"{done}.{kind}", target, {"resource_info": key, **more})
 

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Mapped
 from altostack.identity import rules
 from altostack.identity.application_credential import RoleRef
 from altostack.identity.assignment import direct_roles
+from altostack.identity.audit import created, deleted, updated
 from altostack.identity.common import bump, self_link
 from altostack.identity.delegation import refuse_delegated
 from altostack.identity.dialect import collection
@@ -92,12 +93,14 @@ def alive(row: RequestToken | AccessToken, now: float) -> bool:
 # ---- consumers
 
 
+@created
 def create(call: Call, fields: dict[str, Any]) -> Consumer:
     call.memo["secret"] = secret = secrets.token_hex(16)
     row: Consumer = add(call, CONSUMERS, Consumer(**fields, sealed=keeper(call.runtime).vault.seal(secret)))
     return row
 
 
+@updated
 def update(call: Call, row: Consumer, fields: dict[str, Any]) -> None:
     if "secret" in call.extra:
         raise BadRequest("A consumer's secret cannot be changed.", field="secret")
@@ -105,6 +108,7 @@ def update(call: Call, row: Consumer, fields: dict[str, Any]) -> None:
         setattr(row, attr, value)
 
 
+@deleted
 def delete(call: Call, row: Consumer) -> None:
     """Its tokens go with it."""
     call.session.delete(row)

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, Session
 from altostack.identity import rules
 from altostack.identity.application_credential import RoleRef, expiry
 from altostack.identity.assignment import direct_roles
+from altostack.identity.audit import created, deleted
 from altostack.identity.common import bump
 from altostack.identity.delegation import by_delegation
 from altostack.identity.dialect import collection
@@ -112,6 +113,7 @@ def _undelegated(call: Call) -> None:
 # ---- making one
 
 
+@created
 def create(call: Call, fields: dict[str, Any]) -> Trust:
     context = call.context
     call.require("identity:create_trust", {"target.trust.trustor_user_id": fields["trustor_user_id"]})
@@ -236,6 +238,7 @@ def _within(call: Call, above: Trust, row: Trust) -> None:
         )
 
 
+@deleted
 def delete(call: Call, row: Trust) -> None:
     """Those that were made from it go with it."""
     call.session.delete(row)

@@ -121,3 +121,23 @@ def test_what_did_not_happen_is_not_told(keystone: Keystone, ear: Ear) -> None:
     assert keystone.status("POST", "/users", {"user": {"name": ""}}) == 400
     assert keystone.status("DELETE", f"/users/{'f' * 32}") == 404
     ear.nothing()
+
+
+def test_what_is_delegated_has_its_events_and_keeps_its_secrets(keystone: Keystone, ear: Ear) -> None:
+    project = keystone.project("p")
+    user, token = keystone.member("u", project)
+    while ear.next()["event_type"] != "identity.authenticate":
+        pass
+    path = f"/users/{user['id']}/application_credentials"
+    body = {"application_credential": {"name": "c", "secret": "very-hidden"}}
+    made = keystone.call("POST", path, body, token=token)["application_credential"]
+    event = ear.next()
+    assert event["event_type"] == "identity.application_credential.created"
+    assert event["payload"]["target"] == {"typeURI": "data/security/credential", "id": made["id"]}
+    assert event["payload"]["initiator"]["user_id"] == user["id"] and "very-hidden" not in json.dumps(event)
+    keystone.call("DELETE", f"{path}/{made['id']}", token=token)
+    assert ear.next()["event_type"] == "identity.application_credential.deleted"
+    consumer = keystone.call("POST", "/OS-OAUTH1/consumers", {"consumer": {"description": "d"}})["consumer"]
+    event = ear.next()
+    assert event["event_type"] == "identity.OS-OAUTH1:consumer.created"
+    assert consumer["secret"] not in json.dumps(event)
