@@ -17,7 +17,7 @@ from tests import databases, servers
 
 TIERS = {
     "real": "touches this machine's kernel or hypervisor (root needed)",
-    "databases": "needs PostgreSQL, MariaDB or RabbitMQ, which the tests start",
+    "databases": "needs PostgreSQL, MariaDB, RabbitMQ or slapd, which the tests start",
     "probe": "starts real processes and kills them",
 }
 

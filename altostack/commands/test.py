@@ -17,7 +17,7 @@ SOURCES = ("altostack", "tests")
 TIERS = {
     "fast": "style, types, and every test that needs neither root nor a server of its own",
     "real": "the data plane and guests on QEMU (root)",
-    "databases": "PostgreSQL, MariaDB and RabbitMQ, started by the tests",
+    "databases": "PostgreSQL, MariaDB, RabbitMQ and slapd, started by the tests",
     "probe": "real processes killed at random moments",
     "bench": "benchmarks; they print figures and assert nothing",
 }

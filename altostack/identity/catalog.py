@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped
 
 from altostack.identity import rules
 from altostack.identity.audit import created, deleted, updated
-from altostack.identity.common import bump, existing, peek, same, self_link
+from altostack.identity.common import bump, capped, existing, peek, same, self_link
 from altostack.identity.dialect import inexact
 from altostack.identity.model import Extra, IdentityRow
 from altostack.kit.api import add, view
@@ -132,6 +132,7 @@ def delete_region(call: Call, row: Region) -> None:
 REGIONS = Resource(
     row=Region,
     name="region",
+    parent=capped,
     policy=rules.REGIONS,
     create=create_region,
     update=update_region,
@@ -178,6 +179,7 @@ def delete_service(call: Call, row: CatalogService) -> None:
 SERVICES = Resource(
     row=CatalogService,
     name="service",
+    parent=capped,
     policy=rules.CATALOG,
     create=create_service,
     update=update_service,
@@ -238,6 +240,7 @@ def delete_endpoint(call: Call, row: Endpoint) -> None:
 ENDPOINTS = Resource(
     row=Endpoint,
     name="endpoint",
+    parent=capped,
     policy=rules.CATALOG,
     create=create_endpoint,
     update=update_endpoint,

@@ -120,6 +120,14 @@ def in_scope(column: Any) -> Callable[[Call], Any]:
     return narrow
 
 
+def capped(call: Call, most: int | None = None) -> None:
+    """A list is no longer than ``most`` (default: the cloud's ``list_limit``); it says so when it is cut."""
+    if most is None and call.runtime.settings is not None:
+        most = call.runtime.settings.list_limit
+    if call.route.op == "list" and most:
+        call.query["limit"] = [str(min(most, call.number("limit") or most))]
+
+
 def peek(call: Call, resource: Resource, key: str) -> Any:
     """The row that ``key`` names or None, without asking policy: for building a policy target of several rows."""
     if "\x00" in key or len(key) > 255:

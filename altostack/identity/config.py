@@ -42,7 +42,8 @@ class IdentitySettings(Settings, frozen=True, kw_only=True):
     with a public key; longer). credential_auth_ttl: seconds by which the time of a signed EC2 request may be off.
     max_redelegation_count: how often a trust may be handed on. totp_included_previous_windows: earlier 30 second steps
     whose TOTP codes are still good. receipt_expiration: seconds for which one may add further authentication methods.
-    oauth1_request_token_duration, oauth1_access_token_duration: seconds; 0: for ever.
+    list_limit: rows in a list at most, which then says "truncated" (0: 1000); a domain may have its own for its users
+    and groups. oauth1_request_token_duration, oauth1_access_token_duration: seconds; 0: for ever.
     """
 
     password_rounds: int = 12
@@ -60,4 +61,5 @@ class IdentitySettings(Settings, frozen=True, kw_only=True):
     receipt_expiration: int = 300
     oauth1_request_token_duration: int = 28_800
     oauth1_access_token_duration: int = 86_400
+    list_limit: int = 0
     security_compliance: SecurityCompliance = SecurityCompliance()

@@ -12,6 +12,7 @@ from altostack.identity.common import (
     DEFAULT_DOMAIN,
     WORD,
     bump,
+    capped,
     changeable,
     deletable,
     free,
@@ -89,6 +90,7 @@ def delete(call: Call, row: Domain) -> None:
 DOMAINS = Resource(
     row=Domain,
     name="domain",
+    parent=capped,
     policy=rules.DOMAINS,
     narrow=in_scope(Domain.id),
     create=create,

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy as sa
@@ -43,7 +43,7 @@ class DomainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     driver: str = "sql"
-    list_limit: int | None = None
+    list_limit: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 _GROUPS: Mapping[str, type[msgspec.Struct]] = {"identity": DomainSettings, "ldap": DirectorySettings}
@@ -146,13 +146,10 @@ def writable(call: Call, domain_id: str) -> None:
         )
 
 
-def capped(call: Call, domain_id: str | None) -> None:
-    """A list of a domain's users or groups is no longer than the domain's ``list_limit``; it says when it is cut."""
+def list_limit(call: Call, domain_id: str | None) -> int | None:
+    """How many users or groups of a domain a list shows at most, if the domain says so."""
     own = settings_of(call.runtime).get(domain_id or "")
-    most = None if own is None else own.settings.list_limit
-    if most is not None and most > 0:
-        asked = call.number("limit") or most
-        call.query["limit"] = [str(min(most, asked))]
+    return None if own is None else own.settings.list_limit
 
 
 # ---- checking

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from altostack.identity import rules
 from altostack.identity.catalog import ENDPOINTS, Endpoint, Interface
-from altostack.identity.common import WORD, bump, existing, peek, same, self_link
+from altostack.identity.common import WORD, bump, capped, existing, peek, same, self_link
 from altostack.identity.dialect import collection, inexact
 from altostack.identity.model import IdentityRow
 from altostack.identity.project import PROJECTS, Project
@@ -95,6 +95,7 @@ def delete(call: Call, row: EndpointGroup) -> None:
 ENDPOINT_GROUPS = Resource(
     row=EndpointGroup,
     name="endpoint_group",
+    parent=capped,
     policy=rules.CATALOG,
     path=f"{_ROOT}/endpoint_groups",
     create=create,

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Mapped
 
 from altostack.identity import rules
 from altostack.identity.catalog import REGIONS, SERVICES
-from altostack.identity.common import ID, WORD, existing, peek, self_link
+from altostack.identity.common import ID, WORD, capped, existing, peek, self_link
 from altostack.identity.config import IdentitySettings
 from altostack.identity.dialect import inexact
 from altostack.identity.domain import DOMAINS
@@ -192,6 +192,7 @@ def unregister(call: Call, row: RegisteredLimit) -> None:
 REGISTERED_LIMITS = Resource(
     row=RegisteredLimit,
     name="registered_limit",
+    parent=capped,
     policy=rules.REGISTERED_LIMITS,
     update=change_registered,
     update_body=RegisteredChange,
@@ -341,6 +342,7 @@ def show_model(call: Call) -> Any:
 LIMITS = Resource(
     row=Limit,
     name="limit",
+    parent=capped,
     policy=rules.LIMITS,
     narrow=_visible,
     update=update,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from altostack.identity import rules
 from altostack.identity.audit import created, deleted, updated
 from altostack.identity.catalog import ENDPOINTS, REGIONS, SERVICES, Endpoint, Region
-from altostack.identity.common import existing, peek, same, self_link
+from altostack.identity.common import capped, existing, peek, same, self_link
 from altostack.identity.dialect import collection
 from altostack.identity.model import Extra, IdentityRow
 from altostack.kit.api import add, view
@@ -80,6 +80,7 @@ POLICIES = Resource(
     row=StoredPolicy,
     name="policy",
     plural="policies",
+    parent=capped,
     policy=rules.CATALOG,
     create=create,
     update=update,

@@ -15,6 +15,7 @@ from altostack.identity.common import (
     DEFAULT_DOMAIN,
     WORD,
     bump,
+    capped,
     changeable,
     deletable,
     free,
@@ -238,6 +239,7 @@ def _leaves(tree: dict[str, Any]) -> Any:
 PROJECTS = Resource(
     row=Project,
     name="project",
+    parent=capped,
     policy=rules.PROJECTS,
     narrow=in_scope(Project.domain_id),
     create=create,

@@ -14,6 +14,7 @@ from altostack.identity.audit import created, deleted, updated
 from altostack.identity.common import (
     WORD,
     bump,
+    capped,
     changeable,
     deletable,
     existing,
@@ -158,6 +159,7 @@ def _narrow(call: Call) -> Any:
 ROLES = Resource(
     row=Role,
     name="role",
+    parent=capped,
     policy=rules.ROLES,
     narrow=_narrow,
     create=create,

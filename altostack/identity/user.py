@@ -13,6 +13,7 @@ from altostack.identity.audit import created, deleted, note, updated
 from altostack.identity.common import (
     WORD,
     bump,
+    capped,
     domain_of,
     free,
     in_scope,
@@ -32,7 +33,7 @@ from altostack.identity.compliance import (
 from altostack.identity.config import IdentitySettings
 from altostack.identity.dialect import inexact
 from altostack.identity.domain import DOMAINS, Domain
-from altostack.identity.domain_config import capped, settings_of, writable
+from altostack.identity.domain_config import list_limit, settings_of, writable
 from altostack.identity.factors import ENABLED, RULES, check_rules
 from altostack.identity.keeper import keeper
 from altostack.identity.model import Extra, IdentityRow, Worth
@@ -155,13 +156,13 @@ def _options(before: dict[str, Any], sent: Any) -> dict[str, Any]:
 
 
 def read_directory(call: Call) -> None:
-    """Before the users or groups of a domain are listed, its directory is read, where it has one."""
+    """Before the users or groups of a domain are listed, its directory is read, where it has one; and its limit."""
     domain_id = call.arg("domain_id") or call.context.domain_id
     if call.route.op == "list" and domain_id in settings_of(call.runtime):
         from altostack.identity.mirror import refresh
 
         refresh(call.runtime, domain_id)
-        capped(call, domain_id)
+    capped(call, list_limit(call, domain_id))
 
 
 USERS = Resource(

@@ -399,3 +399,26 @@ def test_nothing_there(shared: Keystone) -> None:
             assert error.status == 404, (kind, key, error)
     answer = shared.client.send("PUT", "/v3/users", b"{}", token=shared.admin)
     assert answer.status == 405 and msgspec.json.decode(answer.read())["error"]["code"] == 405
+
+
+def test_lists_are_cut_at_the_clouds_limit(keystone: Keystone) -> None:
+    for number in range(3):
+        keystone.user(f"u{number}", None)
+        keystone.group(f"g{number}")
+        keystone.domain(f"d{number}")
+    keystone.configure(list_limit=2)
+    for kind in ("users", "groups", "projects", "domains", "roles", "endpoints"):
+        cut = keystone.call("GET", f"/{kind}")
+        assert len(cut[kind]) == 2 and cut["truncated"] is True, kind
+        assert len(keystone.call("GET", f"/{kind}?limit=500")[kind]) == 2
+        assert len(keystone.call("GET", f"/{kind}?limit=1")[kind]) == 1
+        seen, more = [row["id"] for row in cut[kind]], cut["links"]["next"]
+        while more:
+            page = keystone.call("GET", more.removeprefix(f"{keystone.runtime.url}/v3"))
+            seen += [row["id"] for row in page[kind]]
+            more = page["links"]["next"]
+        keystone.configure(list_limit=0)
+        whole = keystone.call("GET", f"/{kind}")
+        assert seen == [row["id"] for row in whole[kind]] and "truncated" not in whole
+        keystone.configure(list_limit=2)
+    assert "truncated" not in keystone.call("GET", "/users?name=u1")
