@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from altostack.image import inspect
+from altostack.image.digest import Hashing, Sink
 from altostack.image.drivers.base import ImageTooLarge, NoBits, StoreFull
 from altostack.image.fetch import FetchFailed, Refused
 from altostack.image.signature import BadSignature, Verifier
@@ -70,12 +72,11 @@ class Intake:
 
     def watch(self, stream: Iterable[bytes]) -> Iterator[bytes]:
         """The stream, refused as soon as something is wrong with it. Raises ImageTooLarge, UnsafeImage, BadRequest."""
-        for chunk in self._inspection.watch(self._counted(stream)):
-            self._md5.update(chunk)
-            self._hash.update(chunk)
-            if self._verifier is not None:
-                self._verifier.update(chunk)
-            yield chunk
+        sinks: list[Sink] = [self._md5, self._hash]
+        if self._verifier is not None:
+            sinks.append(self._verifier)
+        with closing(Hashing(sinks).watch(self._counted(stream))) as hashed:
+            yield from self._inspection.watch(hashed)
 
     def _counted(self, stream: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in stream:
