@@ -122,12 +122,12 @@ def good(answer: Answer) -> bool:
     return True
 
 
-def repeated(*asked: bytes) -> Prepared:
-    """The same requests over and over; every one is counted."""
+def repeated(asked: bytes) -> Prepared:
+    """The same request over and over; every one is counted."""
 
     def script(number: int) -> Script:
         while True:
-            yield from asked
+            yield asked
 
     return script, good
 
