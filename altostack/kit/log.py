@@ -38,11 +38,22 @@ QUIET: Final[Mapping[str, str]] = {
 _about: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("about", default={})  # noqa: B039 - never mutated
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# (words; pattern; replacement): a pattern takes long, and is tried on texts that hold one of its words (in small letters).
 _MASKS: Final = (
     # scheme://user:password@host
-    (re.compile(r"(://[^:/\s@]*:)[^@/\s]+(@)"), rf"\1{MASK}\2"),
+    (("://",), re.compile(r"(://[^:/\s@]*:)[^@/\s]+(@)"), rf"\1{MASK}\2"),
     # "password": "x", password=x, X-Auth-Token: x and their kin
     (
+        (
+            "passw",
+            "secret",
+            "-token",
+            "private_key",
+            "access_key",
+            "adminpass",
+            "admin_pass",
+            "authorization",
+        ),
         re.compile(
             r"""((?:[\w-]*(?:passw(?:or)?d|secret|x-auth-token|x-subject-token|x-service-token|private_key"""
             r"""|access_key|admin_?pass)[\w-]*|authorization)["']?\s*[:=]\s*(?:bearer\s+|basic\s+)?)"""
@@ -52,7 +63,7 @@ _MASKS: Final = (
         rf"\1{MASK}",
     ),
     # a Fernet token's own look
-    (re.compile(r"\bgAAAA[\w=-]{40,}"), MASK),
+    (("gaaaa",), re.compile(r"\bgAAAA[\w=-]{40,}"), MASK),
 )
 
 
@@ -78,8 +89,10 @@ class Masker:
     def __call__(self, text: str) -> str:
         if self._values is not None:
             text = self._values.sub(MASK, text)
-        for pattern, replacement in _MASKS:
-            text = pattern.sub(replacement, text)
+        small = text.lower()
+        for words, pattern, replacement in _MASKS:
+            if any(word in small for word in words):
+                text = pattern.sub(replacement, text)
         return text
 
 
