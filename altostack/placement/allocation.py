@@ -22,11 +22,10 @@ from sqlalchemy.orm import Session
 from altostack.kit.call import Call
 from altostack.kit.errors import BadRequest, Conflict, NotFound
 from altostack.kit.flow import narrate
-from altostack.kit.policy import SERVICE
 from altostack.kit.route import Route
 from altostack.kit.versions import Version
 from altostack.placement import inventory, query
-from altostack.placement.dialect import PROVIDER_NOT_FOUND, fresh, moved
+from altostack.placement.dialect import PROVIDER_NOT_FOUND, RESHAPE, SERVICE, fresh, moved
 from altostack.placement.inventory import ClassName
 from altostack.placement.model import Allocation, Consumer, Inventory, Provider
 from altostack.placement.provider import Uuid, find, route
@@ -237,7 +236,7 @@ def _lock_consumers(session: Session, wants: list[Wanted]) -> dict[str, Consumer
 
 def _check_amount(session: Session, row: Inventory | None, provider: str, name: str, amount: int) -> None:
     if row is None:
-        require_classes(session, [name], "Unable to allocate inventory: ")
+        require_classes(session, [name], "Unable to allocate inventory for consumer: ")
         raise Conflict(
             f"Unable to allocate inventory: Inventory for '{name}' on resource provider '{provider}' invalid: there "
             "is none."
@@ -343,6 +342,7 @@ def show(call: Call) -> Any:
         sa.select(Allocation, Provider.generation)
         .join(Provider, Provider.uuid == Allocation.provider)
         .where(Allocation.consumer == key)
+        .order_by(Provider.created_at, Provider.uuid, Allocation.resource_class)
     ).all()
     found: dict[str, Any] = {}
     for one, generation in rows:
@@ -441,7 +441,7 @@ ROUTES = (
     ),
     Route(
         method="POST", path="/reshaper", handler=reshape, policy="placement:reshaper:reshape",
-        check="role:service", since=Version(1, 30), status=204, body=_reshape_body,
+        check=RESHAPE, since=Version(1, 30), status=204, body=_reshape_body,
     ),
     route("GET", "/allocations", list_of_provider, "allocations:list"),
 )  # fmt: skip

@@ -15,13 +15,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from altostack.kit.call import Call
-from altostack.kit.policy import SERVICE
 from altostack.kit.resource import MAX_INT
 from altostack.kit.route import Route
 from altostack.kit.versions import Version
 from altostack.placement import query
 from altostack.placement.config import PlacementSettings
-from altostack.placement.dialect import BAD_VALUE, DUPLICATE_KEY, MISSING_VALUE, bad_query, fresh
+from altostack.placement.dialect import BAD_VALUE, DUPLICATE_KEY, MISSING_VALUE, SERVICE, bad_query, fresh
 from altostack.placement.model import Inventory, Provider, ProviderAggregate, ProviderTrait
 from altostack.placement.query import NAMED, NUMBERED, Wish
 from altostack.placement.trait import SHARES, require_classes, require_traits
@@ -76,7 +75,8 @@ def _read(call: Call) -> Request:
     limit = _first(call, "limit")
     if limit is not None and (not limit.isascii() or not limit.isdigit() or limit.startswith("0")):
         raise bad_query(
-            f"Invalid query string parameters: limit must be a positive integer, not {limit[:40]!r}."
+            f"Invalid query string parameters: limit must be a positive integer, not {limit[:40]!r}. Failed validating "
+            "'pattern' in schema"
         )
     policy = _first(call, "group_policy")
     if policy not in (None, "none", "isolate"):

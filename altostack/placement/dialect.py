@@ -7,6 +7,7 @@ from email.utils import format_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from altostack.kit import policy
 from altostack.kit.call import Call
 from altostack.kit.dialect import Dialect
 from altostack.kit.errors import ApiError, BadRequest, Conflict
@@ -27,6 +28,7 @@ MISSING_VALUE = "placement.query.missing_value"
 # people and programs look for these words.
 _FAILED = (
     ("`key` in", "does not match any of the regexes", "additionalProperties"),
+    ("matching regex '^[0-9a-fA-F]", "is not a 'uuid'", "format"),
     ("matching regex", "does not match", "pattern"),
     ("`str` of length <=", "is too long", "maxLength"),
     ("`str` of length >=", "is too short, should be non-empty", "minLength"),
@@ -58,6 +60,8 @@ def render(error: ApiError, request_id: str) -> dict[str, Any]:
     detail = error.message
     if isinstance(error, BadRequest) and detail.startswith(("Invalid input for", "Additional properties")):
         detail = schema_error(detail, error.field or "")
+    elif isinstance(error, BadRequest) and detail.startswith("Malformed request body:"):
+        detail = detail.replace("request body", "JSON", 1)
     found = {
         "status": error.code,
         "title": error.title,
@@ -70,6 +74,12 @@ def render(error: ApiError, request_id: str) -> dict[str, Any]:
             found[name] = error.detail[name]
     return {"errors": [found]}
 
+
+# Placement is asked by services and by a project's administrators; whoever is scoped to the system has no business here
+# (scope_types "project" in the reference's policies).
+SERVICE = f"({policy.SERVICE}) and not system_scope:all"
+READER = f"({policy.READER}) and not system_scope:all"
+RESHAPE = "role:service and not system_scope:all"
 
 DIALECT = Dialect(
     error=render,

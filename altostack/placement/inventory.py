@@ -54,13 +54,13 @@ class Replace(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     inventories: dict[ClassName, Record]
 
 
-def check_capacity(call: Call, row: Provider, wanted: dict[str, Any]) -> None:
+def check_capacity(call: Call, row: Provider, wanted: dict[str, Any], verb: str = "update") -> None:
     """Raises BadRequest where nothing could ever be allocated (since 1.26: where less than nothing could)."""
     least = 0 if call.at_least("1.26") else 1
     for name, amounts in wanted.items():
         if amounts.capacity < least:
             raise BadRequest(
-                f"Unable to update inventory for resource provider {row.uuid}: Invalid inventory for {name!r}. "
+                f"Unable to {verb} inventory for resource provider {row.uuid}: Invalid inventory for {name!r}. "
                 f"The reserved value is greater than {'' if least == 0 else 'or equal to '}total.",
                 field=f"inventories.{name}.reserved",
             )
@@ -117,11 +117,11 @@ def _show_one(call: Call, row: Provider, one: Inventory) -> Any:
     return _show(one) | {"resource_provider_generation": row.generation}
 
 
-def _one(call: Call, row: Provider) -> Inventory:
+def _one(call: Call, row: Provider, purpose: str = "") -> Inventory:
     name = call.params["resource_class"]
     found = call.session.get(Inventory, (row.uuid, name))
     if found is None:
-        raise NotFound(f"No inventory of class {name[:80]} for {row.uuid}")
+        raise NotFound(f"No inventory of class {name[:80]} {purpose}for {row.uuid}")
     return found
 
 
@@ -140,7 +140,7 @@ def show(call: Call) -> Any:
 
 def create(call: Call) -> Any:
     row, name = held(call), call.body.resource_class
-    check_capacity(call, row, {name: call.body})
+    check_capacity(call, row, {name: call.body}, "create")
     if call.session.get(Inventory, (row.uuid, name)) is not None:
         raise moved(f"Update conflict: resource provider {row.uuid} has an inventory of {name} already.")
     one = write(call.session, row, {name: call.body}, prune=False)[0]
@@ -184,7 +184,7 @@ def delete_all(call: Call) -> None:
 
 def delete(call: Call) -> None:
     row = held(call)
-    one = _one(call, row)
+    one = _one(call, row, "found for delete: none ")
     if one.used:
         raise Conflict(
             f"Unable to delete inventory of class {one.resource_class}: "

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from altostack.kit.call import Call, Reply
 from altostack.kit.errors import BadRequest, Conflict, NotFound
-from altostack.kit.policy import SERVICE
 from altostack.kit.route import Route
 from altostack.kit.versions import Version
 from altostack.placement import query
@@ -21,6 +20,7 @@ from altostack.placement.dialect import (
     DUPLICATE_NAME,
     PROVIDER_INUSE,
     PROVIDER_IS_PARENT,
+    SERVICE,
     fresh,
     located,
     moved,
@@ -84,8 +84,9 @@ def held(call: Call, generation: int | None = None) -> Provider:
     found = find(call, lock=True)
     if generation is not None and generation != found.generation:
         raise moved(
-            f"resource provider generation conflict: resource provider {found.uuid} is at generation "
-            f"{found.generation}, not {generation}."
+            "resource provider generation conflict: Resource provider's generation already changed. Please update "
+            f"the generation and try again. Resource provider {found.uuid} is at generation {found.generation}, not "
+            f"{generation}."
         )
     return found
 

@@ -11,6 +11,9 @@ from altostack.kit.call import Call
 from altostack.placement.dialect import bad_query
 
 NUMBERED = re.compile(r"^(resources|required|member_of|in_tree)([1-9][0-9]*)?$")
+PATTERNS = tuple(
+    f"^{name}([a-zA-Z0-9_-]{{1,64}})?$" for name in ("in_tree", "member_of", "required", "resources")
+)
 NAMED = re.compile(r"^(resources|required|member_of|in_tree)([a-zA-Z0-9_-]{1,64})?$")
 
 
@@ -39,10 +42,10 @@ def check_names(call: Call, known: Mapping[str, str]) -> None:
     """Raises BadRequest for a query parameter that is not in ``known`` (name -> its first version)."""
     for name in call.query:
         if name not in known or not call.at_least(known[name]):
-            raise bad_query(
-                f"Invalid query string parameters: '{name[:80]}' does not match any of the regexes or names that "
-                f"are known here. Additional properties are not allowed ('{name[:80]}' was unexpected)."
-            )
+            said = f"Additional properties are not allowed ('{name[:80]}' was unexpected)."
+            if "limit" in known:  # groups with suffixes
+                said = f"'{name[:80]}' does not match any of the regexes: {', '.join(PATTERNS)}. {said}"
+            raise bad_query(f"Invalid query string parameters: {said}")
 
 
 def is_uuid(text: str) -> bool:
@@ -57,19 +60,21 @@ def _plain(text: str) -> str:
     return text.replace("urn:", "").replace("uuid:", "").strip("{}").replace("-", "").lower()
 
 
+_FORM = (
+    "Badly formed resources parameter. Expected resources query string parameter in form: "
+    "?resources=VCPU:2,MEMORY_MB:1024."
+)
+
+
 def amounts(text: str) -> dict[str, int]:
     """``VCPU:2,MEMORY_MB:1024``. Raises BadRequest."""
     if not text.strip():
-        raise bad_query(
-            "Badly formed resources parameter: expected ?resources=VCPU:2,MEMORY_MB:1024, got an empty string."
-        )
+        raise bad_query(f"{_FORM} Got: an empty string.")
     found: dict[str, int] = {}
     for part in text.split(","):
         name, colon, number = part.partition(":")
         if not colon or ":" in number:
-            raise bad_query(
-                f"Badly formed resources parameter: expected ?resources=VCPU:2,MEMORY_MB:1024, got {part!r}."
-            )
+            raise bad_query(f"{_FORM} Got: {text[:200]}")
         if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", number, re.ASCII):
             raise bad_query(
                 f"Requested resource {name} expected positive integer amount. Got: {number[:40]}."

@@ -14,12 +14,11 @@ from sqlalchemy.orm import Session
 
 from altostack.kit.call import Call, Reply
 from altostack.kit.errors import BadRequest, Conflict, NotFound
-from altostack.kit.policy import SERVICE
 from altostack.kit.route import Route
 from altostack.kit.service import Runtime
 from altostack.kit.versions import Version
 from altostack.placement import query
-from altostack.placement.dialect import fresh, located, path
+from altostack.placement.dialect import SERVICE, fresh, located, path
 from altostack.placement.model import Inventory, ProviderTrait, ResourceClass, Trait
 
 CUSTOM = r"^CUSTOM_[A-Z0-9_]+$"

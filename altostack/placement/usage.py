@@ -8,12 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from altostack.kit.call import Call
-from altostack.kit.policy import READER
 from altostack.kit.route import Route
 from altostack.kit.versions import Version
 from altostack.placement import query
 from altostack.placement.allocation import UNKNOWN
-from altostack.placement.dialect import bad_query, fresh
+from altostack.placement.dialect import READER, bad_query, fresh
 from altostack.placement.model import Allocation, Consumer, Inventory
 from altostack.placement.provider import find, route
 
@@ -37,7 +36,11 @@ def of_project(call: Call) -> Any:
         if name == "project_id" and value is None:
             raise bad_query("Invalid query string parameters: 'project_id' is a required property.")
         if value is not None and not 1 <= len(value) <= 255:
-            raise bad_query(f"Invalid query string parameters: {name} must have 1 to 255 characters.")
+            keyword = "maxLength" if value else "minLength"
+            raise bad_query(
+                f"Invalid query string parameters: {name} must have 1 to 255 characters. Failed validating "
+                f"{keyword!r} in schema"
+            )
     if kind is not None and not re.fullmatch("[A-Z0-9_]+|all|unknown", kind):
         raise bad_query(f"Invalid query string parameters: {kind!r} is not a consumer type.")
     mine = [Consumer.project_id == project]

@@ -128,7 +128,9 @@ class _Runner:
         self._folder = folder
         # Proxies of this machine's are none of the suite's business; everything is on loopback.
         proxies = {"http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"}
-        self._environ = {k: v for k, v in os.environ.items() if k not in proxies} | dict(variables)
+        path = f"{self._bin}:{os.environ.get('PATH', '')}"  # some tests run commands
+        kept = {name: value for name, value in os.environ.items() if name not in proxies}
+        self._environ = kept | {"PATH": path} | dict(variables)
         if suite == "placement":
             tests, top = HERE / "placement_tests", HERE / "placement_tests"
         else:
