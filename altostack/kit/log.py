@@ -38,7 +38,7 @@ QUIET: Final[Mapping[str, str]] = {
 _about: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("about", default={})  # noqa: B039 - never mutated
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# (words; pattern; replacement): a pattern takes long, and is tried where a text holds one of its words, in small letters
+# (words, pattern, replacement). A pattern takes long: it is tried on texts that hold one of its words in any case.
 _MASKS: Final = (
     # scheme://user:password@host
     (("://",), re.compile(r"(://[^:/\s@]*:)[^@/\s]+(@)"), rf"\1{MASK}\2"),
