@@ -130,7 +130,6 @@ def settings(furnished: Furnished, suite: Suite, folder: Path, images_url: str) 
             "admin_user_domain_name": "Default",
             "admin_project_domain_name": "Default",
             "admin_system": "all",
-            "tempest_roles": "member",
             "create_isolated_networks": suite.networks,
         },
         "identity": {
