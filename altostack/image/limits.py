@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from altostack.image.image import Image, Status
 from altostack.kit.call import Call
-from altostack.kit.clients import RemoteError
-from altostack.kit.errors import OverQuota
+from altostack.kit.clients import RemoteError, segment
+from altostack.kit.errors import OverQuota, Unavailable
 from altostack.kit.policy import READER
 from altostack.kit.quota import UNLIMITED
 from altostack.kit.route import Route
@@ -42,7 +42,14 @@ def of_project(runtime: Runtime, project: str | None) -> dict[str, int]:
     memo = runtime.memo.setdefault("limits", {})
     until, unified = memo.get(project, (0.0, {}))
     if runtime.clock() > until:
-        unified = _unified(runtime, project)
+        try:
+            unified = _unified(runtime, project)
+        except RemoteError as trouble:
+            log.warning("limits of project %s: %s", project, trouble)
+            raise Unavailable(
+                "The identity service, which knows the limits, did not answer; try again.",
+                headers={"Retry-After": "1"},
+            ) from trouble
         if len(memo) > 10_000:
             memo.clear()
         memo[project] = (runtime.clock() + _FRESH, unified)
@@ -50,20 +57,16 @@ def of_project(runtime: Runtime, project: str | None) -> dict[str, int]:
 
 
 def _unified(runtime: Runtime, project: str) -> dict[str, int]:
-    """What identity says. Where it keeps no limits (404), or none of ours, nothing."""
+    """What identity says: nothing, where it keeps no limits (404) or none of ours."""
     identity = runtime.clients["identity"]
     found: dict[str, int] = {}
     services = identity.call("GET", "/v3/services", query={"type": "image"})["services"]
     ours = {one["id"] for one in services}
     for path, kind, value in (
         ("/v3/registered_limits", "registered_limits", "default_limit"),
-        (f"/v3/limits?project_id={project}", "limits", "resource_limit"),
+        (f"/v3/limits?project_id={segment(project)}", "limits", "resource_limit"),
     ):
-        try:
-            answer = identity.call("GET", path, missing_ok=True)
-        except RemoteError as trouble:
-            log.warning("limits of project %s: %s", project, trouble)
-            raise
+        answer = identity.call("GET", path, missing_ok=True)
         for one in (answer or {}).get(kind, ()):
             theirs = one.get("project_id", project) == project
             if one["service_id"] in ours and one["resource_name"] in NAMES and theirs:

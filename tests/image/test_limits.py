@@ -139,6 +139,17 @@ def test_limits_come_from_identity(tmp_path: Path) -> None:
     glance.close()
 
 
+def test_without_identity_nothing_is_let_through_unlimited(tmp_path: Path) -> None:
+    class Away:
+        def request(self, method: str, path: str, headers: Any, body: Any) -> Response:
+            raise ConnectionError("identity is away")
+
+    glance = Glance(tmp_path)
+    glance.runtime.clients = {"identity": Client("identity", Away())}
+    assert glance.refusal("POST", "/v2/images", {})[0] == 503
+    glance.close()
+
+
 # ---- protections
 
 
