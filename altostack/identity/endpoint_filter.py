@@ -6,21 +6,22 @@ A project that is associated with no endpoint and no group sees all of them. Sou
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from altostack.identity import rules
 from altostack.identity.catalog import ENDPOINTS, Endpoint, Interface
-from altostack.identity.common import WORD, bump, capped, existing, peek, same, self_link
+from altostack.identity.common import WORD, bump, capped, existing, peek, self_link
 from altostack.identity.dialect import collection, inexact
 from altostack.identity.model import IdentityRow
 from altostack.identity.project import PROJECTS, Project
 from altostack.kit.api import add, view
 from altostack.kit.call import Call
 from altostack.kit.errors import BadRequest, NotFound
-from altostack.kit.resource import Resource, field, key
+from altostack.kit.resource import Resource, field, key, struct
 from altostack.kit.route import Route
 
 _FILTERS = ("service_id", "region_id", "interface")
@@ -79,11 +80,11 @@ def create(call: Call, fields: dict[str, Any]) -> EndpointGroup:
 
 
 def update(call: Call, row: EndpointGroup, fields: dict[str, Any]) -> None:
-    same(call, id=row.id)
-    if "filters" in fields:
+    if "filters" in fields and fields["filters"] is not None:
         _checked(fields["filters"])
     for attr, value in fields.items():
-        setattr(row, attr, value)
+        if value is not None:
+            setattr(row, attr, value)
     bump(call)
 
 
@@ -92,6 +93,16 @@ def delete(call: Call, row: EndpointGroup) -> None:
     bump(call)
 
 
+# Clients send null for what they leave as it is.
+_CHANGE = struct(
+    "EndpointGroupChange",
+    [
+        ("name", Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=WORD)] | None, False),
+        ("description", Annotated[str, msgspec.Meta(max_length=1000)] | None, False),
+        ("filters", dict[str, Any] | None, False),
+    ],
+    open=True,
+)
 ENDPOINT_GROUPS = Resource(
     row=EndpointGroup,
     name="endpoint_group",
@@ -100,6 +111,7 @@ ENDPOINT_GROUPS = Resource(
     path=f"{_ROOT}/endpoint_groups",
     create=create,
     update=update,
+    update_body=_CHANGE,
     delete=delete,
     computed={"links": self_link(f"{_ROOT}/endpoint_groups")},
     filters=inexact(name=EndpointGroup.name),

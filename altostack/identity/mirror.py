@@ -8,7 +8,7 @@ case the entry comes back. Passwords are never here: the directory is asked at e
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -24,6 +24,7 @@ from altostack.kit.reconcile import Loop
 from altostack.kit.service import Runtime
 
 log = logging.getLogger(__name__)
+Entry = TypeVar("Entry", Person, Party)
 _GONE = f"{ELSEWHERE}gone"
 
 
@@ -85,10 +86,11 @@ def _follow(
     groups = {
         row.id: row for row in session.execute(sa.select(Group).where(Group.domain_id == domain_id)).scalars()
     }
-    seen = {}
-    for person in people:
-        key = public_id(domain_id, "user", person.key)
-        seen[key] = person
+    seen = _distinct({public_id(domain_id, "user", person.key): person for person in people})
+    there = _distinct({public_id(domain_id, "group", party.key): party for party in parties})
+    _make_room(session, users, seen)
+    _make_room(session, groups, there)
+    for key, person in seen.items():
         row = users.get(key)
         if row is None:
             row = User(id=key, domain_id=domain_id, name=person.name, enabled=person.enabled)
@@ -104,10 +106,7 @@ def _follow(
                 row.enabled, row.password_hash = False, _GONE
                 row.epoch += 1
                 changed = True
-    there = set()
-    for party in parties:
-        key = public_id(domain_id, "group", party.key)
-        there.add(key)
+    for key, party in there.items():
         group = groups.get(key)
         if group is None:
             group = Group(id=key, domain_id=domain_id, name=party.name)
@@ -115,12 +114,12 @@ def _follow(
         group.name, group.description, group.extra = party.name, party.description, party.extra
     session.flush()
     wanted = {
-        (user, public_id(domain_id, "group", party.key))
+        (user, group)
         for user, person in seen.items()
-        for party in parties
+        for group, party in there.items()
         if directory.is_member(person, party)
     }
-    ours = set(groups) | there
+    ours = set(groups) | set(there)
     held = {
         (user, group): row
         for row in session.execute(sa.select(Membership).where(Membership.group_id.in_(ours))).scalars()
@@ -134,6 +133,28 @@ def _follow(
         session.delete(held[pair])
         changed = True
     return changed
+
+
+def _distinct(entries: dict[str, Entry]) -> dict[str, Entry]:
+    """The entries by id, without those whose name another has: names are unique in a domain."""
+    found: dict[str, Entry] = {}
+    names: set[str] = set()
+    for key, entry in entries.items():
+        if entry.name.casefold() in names:
+            log.warning("a directory has the name %r twice; the entry %r is left out", entry.name, entry.key)
+            continue
+        names.add(entry.name.casefold())
+        found[key] = entry
+    return found
+
+
+def _make_room(session: Session, rows: dict[str, Any], entries: dict[str, Entry]) -> None:
+    """Whoever has a name that is another's now is called by its id, till its own new name is known."""
+    wanted = {entry.name.casefold(): key for key, entry in entries.items()}
+    for key, row in rows.items():
+        if wanted.get(row.name.casefold(), key) != key:
+            row.name = key
+    session.flush()
 
 
 def loops(runtime: Runtime) -> tuple[Loop, ...]:

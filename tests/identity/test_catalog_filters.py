@@ -78,6 +78,9 @@ def test_a_project_sees_what_it_is_associated_with(keystone: Keystone) -> None:
     change = {"endpoint_group": {"filters": {"region_id": "north", "interface": "public"}}}
     keystone.call("PATCH", f"/OS-EP-FILTER/endpoint_groups/{group['id']}", change)
     assert seen(keystone, token) == {ep["id"], third["id"]}
+    left = {"endpoint_group": {"name": None, "description": "e", "filters": None}}
+    shown = keystone.call("PATCH", f"/OS-EP-FILTER/endpoint_groups/{group['id']}", left)["endpoint_group"]
+    assert (shown["name"], shown["description"], shown["filters"]["region_id"]) == ("g", "e", "north")
     (mine,) = keystone.call("GET", f"/OS-EP-FILTER/projects/{project['id']}/endpoint_groups")[
         "endpoint_groups"
     ]

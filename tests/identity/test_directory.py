@@ -155,6 +155,32 @@ def test_what_changes_in_the_directory_changes_here(keystone: Keystone, ldap: Ld
     assert not keystone.alive(other) and login(keystone, found["bob"]["id"], "secret") == 201
 
 
+def test_names_are_handed_on(keystone: Keystone, ldap: Ldap) -> None:
+    ann, bob = ldap.add_user("ann"), ldap.add_user("bob")
+    crew, team = ldap.add_group("crew", ann), ldap.add_group("team", bob)
+    domain = attach(keystone, ldap)
+    before = users(keystone, domain)
+    # Two swap their names.
+    ldap.set(ann, cn="bob")
+    ldap.set(bob, cn="ann")
+    ldap.set(crew, ou="team")
+    ldap.set(team, ou="crew")
+    after = users(keystone, domain)
+    assert (after["ann"]["id"], after["bob"]["id"]) == (before["bob"]["id"], before["ann"]["id"])
+    # Somebody new has the name of somebody who is gone.
+    ldap.remove(ann)
+    assert users(keystone, domain)["bob"]["enabled"] is False
+    ldap.add_user("new", cn="bob")
+    found = users(keystone, domain)
+    assert found["bob"]["id"] == public_id(domain, "user", "new") and found["bob"]["enabled"] is True
+    assert len(found) == 3 and login(keystone, found["bob"]["id"], "secret") == 201
+    # Two at once with one name: the first counts, and nobody else is held up by it.
+    ldap.add_user("twin", cn="ann")
+    ldap.add_user("last")
+    found = users(keystone, domain)
+    assert found["ann"]["id"] == before["bob"]["id"] and "last" in found
+
+
 def test_the_directory_is_read_only_here(keystone: Keystone, ldap: Ldap) -> None:
     ann = ldap.add_user("ann")
     ldap.add_group("crew", ann)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ class Compute(Settings, frozen=True, kw_only=True):
     debug: bool = False
     key: Secret | None = None
     folder: Path = Path("/x")
+    model: Literal["flat", "deep"] = "flat"
 
 
 class Cloud(Settings, frozen=True, kw_only=True):
@@ -55,13 +57,15 @@ def test_file_and_environment(tmp_path: Path) -> None:
         "ALTOSTACK__COMPUTE__DRIVER": "true",
         "ALTOSTACK__COMPUTE__FILTERS": '["a", "b"]',
         "ALTOSTACK__COMPUTE__DEBUG": "true",
+        "ALTOSTACK__COMPUTE__MODEL": "deep",
         "ALTOSTACK__POOLS__SLOW__GIB": "3",
         "ALTOSTACK_STATE": "/elsewhere",
     }
     cloud = load(Cloud, path, environ=environ)
     assert cloud.compute == Compute(
-        cpu_ratio=8.5, driver="true", filters=("a", "b"), debug=True, key=Secret("k"), folder=Path("/srv")
-    )
+        cpu_ratio=8.5, driver="true", filters=("a", "b"), debug=True, key=Secret("k"), folder=Path("/srv"),
+        model="deep",
+    )  # fmt: skip
     assert cloud.pools == {"fast": Pool(gib=10), "slow": Pool(gib=3)}
     with pytest.raises(AttributeError):
         cloud.compute.debug = False  # type: ignore[misc]  # that it fails is the point
