@@ -226,10 +226,11 @@ def postgres() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def slapd() -> Iterator[str]:
+def slapd(certificate: Path | None = None) -> Iterator[str]:
     """An LDAP directory on loopback for the tree dc=example,dc=org; yields its URL.
 
     Whoever binds as cn=admin,dc=example,dc=org with the password "admin" may write; everybody may read.
+    ``certificate``: a PEM file with a certificate and its key, for STARTTLS.
     """
     daemon = program("slapd", "slapd")
     with _folder(None) as folder:
@@ -240,6 +241,11 @@ def slapd() -> Iterator[str]:
             "database mdb\nmaxsize 16777216\nsuffix dc=example,dc=org\nrootdn cn=admin,dc=example,dc=org\n"
             f"rootpw admin\ndirectory {folder / 'data'}\n"
         )
+        if certificate is not None:
+            with (folder / "slapd.conf").open("r+") as config:
+                text = config.read()
+                config.seek(0)
+                config.write(f"TLSCertificateFile {certificate}\nTLSCertificateKeyFile {certificate}\n{text}")
         url = f"ldap://127.0.0.1:{free_port()}"
         command = [daemon, "-f", str(folder / "slapd.conf"), "-h", url, "-d", "0"]
         server = Server(folder, command, user=None, environ=_environment(folder))

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from altostack.identity import mirror
 from altostack.identity.directory import public_id
@@ -235,3 +241,56 @@ def test_enabled_by_bit_and_pages(keystone: Keystone, ldap: Ldap) -> None:
     found = users(keystone, domain)
     assert len(found) == 24 and "u07" not in found
     assert [name for name, row in found.items() if not row["enabled"]] == ["u03"]
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """(certificate, certificate with its key) of "localhost", signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    public = made.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    alone, both = folder / "ca.pem", folder / "server.pem"
+    alone.write_bytes(public)
+    both.write_bytes(public + private)
+    return alone, both
+
+
+def test_a_directory_must_prove_who_it_is(keystone: Keystone, tmp_path: Path) -> None:
+    authority, both = certificate(tmp_path)
+    with servers.slapd(both) as url:
+        ldap = Ldap(url)
+        ldap.add_user("ann")
+        ldap.close()
+        right = url.replace("127.0.0.1", "localhost")
+        domain = attach(keystone, ldap, url=right, use_tls=True, tls_cacertfile=str(authority))
+        assert set(users(keystone, domain)) == {"ann"}
+        key = users(keystone, domain)["ann"]["id"]
+        assert login(keystone, key, "secret") == 201
+
+        def configure(**options: Any) -> None:
+            keystone.call("PATCH", f"/domains/{domain}/config", {"config": {"ldap": options}})
+
+        for options in (
+            {"tls_cacertfile": None},  # by none of the system's authorities
+            {"tls_cacertfile": str(authority), "url": url},  # the certificate is another host's
+        ):
+            configure(**options)
+            assert keystone.status("GET", f"/users?domain_id={domain}") == 503, options
+            assert login(keystone, key, "secret") == 503
+        configure(tls_req_cert="never")
+        assert set(users(keystone, domain)) == {"ann"}
