@@ -38,7 +38,7 @@ from altostack.identity.token import (
 from altostack.identity.trust import Trust, consume
 from altostack.identity.user import User
 from altostack.kit.call import Call
-from altostack.kit.errors import BadRequest, Forbidden, Unauthorized
+from altostack.kit.errors import BadRequest, Forbidden, NotFound, Unauthorized
 
 REFUSED = "The request you have made requires authentication."
 Text = Annotated[str, msgspec.Meta(max_length=255)]
@@ -247,11 +247,12 @@ def _oauth1(call: Call, session: Session, kept: Keeper, proof: Proof) -> None:
 
 
 def _exchange(call: Call, kept: Keeper, proof: Proof, key: str) -> None:
-    """The token method: another token for the same user, no longer lived than the first. Raises Forbidden."""
+    """The token method: another token for the same user, no longer lived than the first. Raises Forbidden, and
+    NotFound for one that is worth nothing: to know one is to have held it.
+    """
     before = validate(kept, call.runtime.db.read, key, call.runtime.clock())
     if before is None:
-        proof.failed = True
-        return
+        raise NotFound("Failed to validate token.")
     if before.facts.trust is not None or by_delegation(before.claims.method_names):
         raise Forbidden("Using a delegated token to create another token is not allowed.")
     if before.claims.scope and not kept.settings.allow_rescope_scoped_token:

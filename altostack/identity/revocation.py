@@ -19,7 +19,8 @@ from altostack.identity.project import Project
 from altostack.identity.token import Revocation
 from altostack.identity.user import User
 from altostack.kit.call import Call
-from altostack.kit.errors import BadRequest
+from altostack.kit.errors import BadRequest, Gone
+from altostack.kit.policy import PUBLIC
 from altostack.kit.route import Route
 
 _KINDS = ((User, "user_id"), (Project, "project_id"), (Domain, "domain_id"))
@@ -59,9 +60,17 @@ def events(call: Call) -> Any:
     return {"events": told, "links": {"next": None, "self": own_url(call), "previous": None}}
 
 
+def gone(call: Call) -> None:
+    raise Gone("This API is no longer available due to the removal of support for PKI tokens.")
+
+
 REVOCATION_ROUTES = (
     Route(
         method="GET", path="/OS-REVOKE/events", handler=events, policy="identity:list_revoke_events",
         check=rules.REVOCATIONS,
+    ),
+    *(
+        Route(method="GET", path=path, handler=gone, policy=PUBLIC)
+        for path in ("/auth/tokens/OS-PKI/revoked", "/OS-SIMPLE-CERT/ca", "/OS-SIMPLE-CERT/certificates")
     ),
 )  # fmt: skip

@@ -139,7 +139,7 @@ def test_one_factor_after_the_other(keystone: Keystone) -> None:
     again = keystone.token(by_token(done.headers["x-subject-token"], scope))
     assert keystone.alive(again)  # proved once, proved for what is made from it
     # A receipt is no token, and no token is a receipt.
-    assert not keystone.alive(receipt) and keystone.login(by_token(receipt)).status == 401
+    assert not keystone.alive(receipt) and keystone.login(by_token(receipt)).status == 404
     keystone.clock.now += 300
     assert second(code(keystone)).status == 401
 

@@ -223,3 +223,9 @@ def test_events(keystone: Keystone) -> None:
     assert keystone.status("GET", "/OS-REVOKE/events?since=yesterday") == 400
     member = keystone.password(user["id"], "another")
     assert keystone.status("GET", "/OS-REVOKE/events", token=member) == 403
+
+
+@pytest.mark.everywhere
+def test_what_pki_tokens_left_is_gone(shared: Keystone) -> None:
+    for path in ("/auth/tokens/OS-PKI/revoked", "/OS-SIMPLE-CERT/ca", "/OS-SIMPLE-CERT/certificates"):
+        assert shared.send("GET", f"/v3{path}").status == 410
