@@ -18,7 +18,7 @@ from altostack.image.dialect import filter_column
 from altostack.image.member import Member
 from altostack.image.model import ImageRow
 from altostack.image.stores import stores_of
-from altostack.kit import api, listing
+from altostack.kit import api, flow, listing
 from altostack.kit.call import Call
 from altostack.kit.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, TooLarge
 from altostack.kit.policy import ANY, READER, READER_ANY, SERVICE
@@ -180,6 +180,9 @@ def destroy(call: Call) -> None:
     call.session.execute(
         ImageRow.metadata.tables["image_cache"].delete().where(sa.column("image_id") == key_)
     )
+    if image.task_id:
+        flow.doom(call.session, image.task_id)
+        api.wake(call)
     call.session.delete(image)
     call.session.flush()
     call.after(lambda: stores.delete(key_, locations))

@@ -375,8 +375,13 @@ class TaskLife(Flow[Task]):
         return done(keep=True)
 
     def destroy(self) -> Next:
-        """Tasks are forgotten when they are over, not before: there is nothing to undo."""
-        return done()
+        """The image was deleted: what was done for it goes, and the task says so."""
+        for store in {*self.frame.get("filled", ()), *(self.frame.get("stores") or ())}:
+            self.stores.kept[store].delete(self._key)
+        self.stores.staging.delete(self._key)
+        self.row.status = TaskStatus.FAILURE
+        self.row.message = f"the image {self._key} was deleted"
+        return done(keep=True)
 
 
 def _at_most(stream: Iterable[bytes], most: int) -> Iterator[bytes]:

@@ -44,9 +44,10 @@ class NewMember(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Answer(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of PUT."""
+    """The body of PUT. member: openstacksdk repeats here whom the path names."""
 
     status: Literal["pending", "accepted", "rejected"]
+    member: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def _show(call: Call, row: Member) -> dict[str, Any]:
@@ -124,6 +125,8 @@ def update_member(call: Call) -> dict[str, Any]:
     row = _find(call, image)
     if not (call.context.is_admin or row.member_id == call.context.project_id):
         raise Forbidden("Only the member itself may accept or reject.")
+    if call.body.member not in (msgspec.UNSET, row.member_id):
+        raise BadRequest("The body names another member than the path.", field="member")
     row.status = Acceptance(call.body.status)
     call.session.flush()
     return _show(call, row)

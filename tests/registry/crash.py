@@ -35,7 +35,7 @@ HISTORY = frozenset(
         ("volume", "story"), ("compute", "story"), ("compute", "tombstones"), ("compute", "instance_actions"),
         ("compute", "migrations"), ("volume", "messages"), ("network", "security_group_changes"),
         ("network", "story"), ("image", "story"), ("identity", "story"), ("placement", "story"),
-        ("identity", "revocations"),
+        ("identity", "revocations"), ("image", "tasks"),
     }
 )  # fmt: skip
 _ID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
@@ -238,10 +238,10 @@ class World:
         except Killed as end:
             raise Died(str(self.probe.target)) from end
 
-    def upload(self, image_id: str, bits: bytes) -> None:
-        """Give an image its bits."""
+    def upload(self, image_id: str, bits: bytes, *, to: str = "file") -> None:
+        """Give an image its bits, or stage them."""
         answer = self.cloud.client("image").send(
-            "PUT", f"/v2/images/{image_id}/file", bits, token=self.cloud.token("demo"),
+            "PUT", f"/v2/images/{image_id}/{to}", bits, token=self.cloud.token("demo"),
             headers={"Content-Type": "application/octet-stream"},
         )  # fmt: skip
         assert answer.status == 204, answer.read()
@@ -376,7 +376,7 @@ class World:
             found |= {f"volume {key}" for key in held.volumes} | {f"snapshot {key}" for key in held.snapshots}
             for kind, items in node.drivers["network"].inventory().items():
                 found |= {f"{kind} {key}" for key in items}
-        for folder in ("nodes", "images"):
+        for folder in ("nodes", "images", "image-staging", "image-cache"):
             for path, _, names in os.walk(self.cloud.state / folder):
                 found |= {f"file {os.path.relpath(Path(path, one), self.cloud.state)}" for one in names}
         return found

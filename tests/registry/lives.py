@@ -396,6 +396,71 @@ def snapshot_and_delete(world: World) -> Iterator[None]:
     assert world.api("GET", "volume", "/v3/snapshots")["snapshots"] == []
 
 
+# ---- images
+
+
+def empty_image(world: World) -> str:
+    """An image without bits."""
+    body = {"name": "brought", "disk_format": "raw", "container_format": "bare"}
+    return str(world.api("POST", "image", "/v2/images", body)["id"])
+
+
+def bring(world: World, image: str, **method: str) -> None:
+    """An import asked for."""
+    world.api("POST", "image", f"/v2/images/{image}/import", {"method": method})
+
+
+def staged(world: World) -> str:
+    """An image whose bits wait for their import."""
+    image = empty_image(world)
+    world.upload(image, b"\1" * 4096, to="stage")
+    return image
+
+
+def look_image(world: World, image: str, status: str, outcome: str) -> None:
+    """The image has to be in this status, and its newest task to have come to this."""
+    shown = world.api("GET", "image", f"/v2/images/{image}")
+    task = world.api("GET", "image", f"/v2/images/{image}/tasks")["tasks"][0]
+    found = (shown["status"], task["status"], "os_glance_import_task" in shown)
+    assert found == (status, outcome, False), (found, task["message"])
+
+
+def import_staged(world: World) -> Iterator[None]:
+    image = staged(world)
+    yield
+    bring(world, image, name="glance-direct")
+    world.settle()
+    look_image(world, image, "active", "success")
+    answer = world.cloud.client("image").send(
+        "GET", f"/v2/images/{image}/file", token=world.cloud.token("demo")
+    )
+    assert answer.read() == b"\1" * 4096
+
+
+def import_from_a_region(world: World) -> Iterator[None]:
+    image = empty_image(world)
+    yield
+    bring(world, image, name="glance-download", glance_image_id=world.image, glance_region="RegionOne")
+    world.settle()
+    look_image(world, image, "active", "success")
+
+
+def location_is_refused(world: World) -> Iterator[None]:
+    image = empty_image(world)
+    yield
+    world.api("POST", "image", f"/v2/images/{image}/locations", {"url": "http://localhost/image"})
+    world.settle()
+    look_image(world, image, "queued", "failure")
+
+
+def delete_while_importing(world: World) -> Iterator[None]:
+    image = staged(world)
+    yield
+    bring(world, image, name="glance-direct")
+    world.api("DELETE", "image", f"/v2/images/{image}")
+    world.settle()
+
+
 def refused() -> Exception:
     """A fault that no second try mends."""
     from altostack.compute.drivers.base import InvalidSpec
@@ -412,9 +477,10 @@ VOLUMES: tuple[Body, ...] = (
     create_volume, create_volumes_from_sources, extend_volume, upload_volume, upload_fails, delete_volume,
 )  # fmt: skip
 SNAPSHOTS: tuple[Body, ...] = (snapshot_and_delete,)
+TASKS: tuple[Body, ...] = (import_staged, import_from_a_region, location_is_refused, delete_while_importing)
 
 SCENARIOS = tuple(
     Scenario(kind=kind, run=run)
-    for kind, runs in (("server", SERVERS), ("volume", VOLUMES), ("snapshot", SNAPSHOTS))
+    for kind, runs in (("server", SERVERS), ("volume", VOLUMES), ("snapshot", SNAPSHOTS), ("task", TASKS))
     for run in runs
 )
