@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from altostack.identity import rules
+from altostack.identity import compliance, rules
 from altostack.identity.access_rule import ACCESS_RULES
 from altostack.identity.application_credential import CREDENTIALS
 from altostack.identity.assignment import GRANT_ROUTES
@@ -59,6 +59,6 @@ SERVICE = Service(
     settings=IdentitySettings,
     rules=rules.BASE | DOMAIN_ROLE_RULES | TREE_RULES | TOKEN_RULES | TRUST_RULES,
     bootstrap=bootstrap,
-    loops=lambda runtime: (*loops(runtime), *directory_loops(runtime)),
+    loops=lambda runtime: (*loops(runtime), *compliance.loops(runtime), *directory_loops(runtime)),
     migrations=Path(__file__).with_name("migrations"),
 )  # fmt: skip

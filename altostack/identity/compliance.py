@@ -6,6 +6,7 @@ account is locked shows in nothing: the answer to a login is the same 401 after 
 
 from __future__ import annotations
 
+import logging
 import operator
 import re
 from collections.abc import Callable
@@ -20,11 +21,15 @@ from altostack.identity.password import Passwords
 from altostack.kit.call import Call
 from altostack.kit.errors import BadRequest, Unauthorized
 from altostack.kit.listing import read_time
+from altostack.kit.reconcile import Loop
 from altostack.kit.resource import field, private
 from altostack.kit.service import Runtime
 
 if TYPE_CHECKING:
     from altostack.identity.user import User
+
+
+log = logging.getLogger(__name__)
 
 
 class PasswordState:
@@ -181,6 +186,39 @@ def inactive(runtime: Runtime, user: User) -> bool:
     if not days or user.active_at is None or user.options.get("ignore_user_inactivity"):
         return False
     return now(runtime) - user.active_at > timedelta(days=days)
+
+
+def disable_inactive(runtime: Runtime) -> int:
+    """Disable whoever has not logged in for too long, which ends their tokens; how many."""
+    days = rules_of(runtime).disable_user_account_days_inactive
+    if not days:
+        return 0
+
+    def write(session: Session) -> int:
+        from altostack.identity.user import User
+
+        long_ago = now(runtime) - timedelta(days=days)
+        query = sa.select(User).where(User.enabled.is_(True), User.active_at < long_ago)
+        rows = [row for row in session.execute(query).scalars() if inactive(runtime, row)]
+        for row in rows:
+            row.enabled = False
+            row.epoch += 1
+        return len(rows)
+
+    count = runtime.db.write(write)
+    if count:
+        runtime.cloud["epoch"].bump()
+    return count
+
+
+def loops(runtime: Runtime) -> tuple[Loop, ...]:
+    """Hourly: disable the inactive."""
+
+    def body(ids: tuple[str, ...]) -> None:
+        if count := disable_inactive(runtime):
+            log.info("%d users who have not logged in for long are disabled", count)
+
+    return (Loop("identity-inactive", body, interval=3600.0),)
 
 
 # ---- lists by expiry

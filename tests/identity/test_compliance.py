@@ -198,6 +198,32 @@ def test_inactivity(keystone: Keystone) -> None:
     assert login(keystone, user, "secret") == 201
 
 
+def test_the_inactive_are_disabled_in_time(keystone: Keystone) -> None:
+    keystone.configure(
+        security_compliance=SecurityCompliance(disable_user_account_days_inactive=30),
+        token_expiration=100 * DAY,
+    )
+    late, busy, free = (
+        keystone.user("u"),
+        keystone.user("v"),
+        keystone.user("w", options={"ignore_user_inactivity": True}),
+    )
+    tokens = {one["name"]: keystone.password(one["id"], "secret") for one in (late, busy, free)}
+    (loop,) = (one for one in keystone.cloud.loops if one.name == "identity-inactive")
+    keystone.clock.now += 20 * DAY
+    assert login(keystone, busy, "secret") == 201
+    keystone.clock.now += 11 * DAY
+    later(keystone)
+    loop.once()
+    assert {name: keystone.alive(token) for name, token in tokens.items()} == {
+        "u": False,
+        "v": True,
+        "w": True,
+    }
+    shown = {row["name"]: row["enabled"] for row in keystone.call("GET", "/users")["users"]}
+    assert (shown["u"], shown["v"], shown["w"]) == (False, True, True)
+
+
 def test_nothing_of_a_password_is_shown(keystone: Keystone) -> None:
     rules(keystone, unique_last_password_count=3, lockout_failure_attempts=3)
     user = keystone.user("u", "p0")
