@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from altostack.placement.config import PlacementSettings
 from altostack.placement.dialect import DIALECT, fresh
 from altostack.placement.model import PlacementRow
 from altostack.placement.versions import LADDER
+from altostack.placement.world import changed
 
 
 def versions(call: Call) -> dict[str, Any]:
@@ -29,6 +31,20 @@ def versions(call: Call) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _noting(route: Route) -> Route:
+    """The same route; if it changes anything, the processes that remember all providers learn of it."""
+    if route.method not in ("POST", "PUT", "DELETE"):
+        return route
+    inner = route.handler
+
+    def handler(call: Call) -> Any:
+        answer = inner(call)
+        changed(call.session)
+        return answer
+
+    return replace(route, handler=handler)
+
+
 SERVICE = Service(
     name="placement",
     type="placement",
@@ -40,11 +56,11 @@ SERVICE = Service(
     metadata=PlacementRow.metadata,
     routes=(
         Route(method="GET", path="//", handler=versions, policy=PUBLIC),
-        *provider.ROUTES,
-        *inventory.ROUTES,
-        *allocation.ROUTES,
+        *map(_noting, provider.ROUTES),
+        *map(_noting, inventory.ROUTES),
+        *map(_noting, allocation.ROUTES),
         *usage.ROUTES,
-        *trait.ROUTES,
+        *map(_noting, trait.ROUTES),
         *candidates.ROUTES,
     ),
     ladder=LADDER,

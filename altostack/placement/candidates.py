@@ -1,16 +1,19 @@
 """Allocation candidates: which providers could give what is asked for.
 
-Two ways to the same answer. Where no provider has a parent and none shares, each candidate is one provider, and the
-database finds them, as many as are asked for, in one aggregated query. Otherwise the trees are read whole and
-combined in memory (`altostack.placement.trees`).
+Three ways to the same answer. Where no provider has a parent and none shares, each candidate is one provider. When few
+are asked for and the providers are not in memory, the database finds them and stops when it has enough. Otherwise
+everything is read once and remembered for as long as nothing changes (`altostack.placement.world`), and searched there:
+one by one, or by trees and groups (`altostack.placement.trees`).
 """
 
 from __future__ import annotations
 
+import random
 import uuid
 from functools import cache
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
@@ -25,6 +28,10 @@ from altostack.placement.model import Inventory, Provider, ProviderAggregate, Pr
 from altostack.placement.query import NAMED, NUMBERED, Wish
 from altostack.placement.trait import SHARES, require_classes, require_traits
 from altostack.placement.trees import Candidate, Request, combine
+from altostack.placement.world import World, now, remembered, world
+
+_NONE: frozenset[str] = frozenset()
+_FEW = 100  # up to so many candidates, finding them in the database beats reading everything
 
 # ---- conditions, for other queries too
 
@@ -229,80 +236,157 @@ def _flat(session: Session, request: Request, randomize: bool) -> list[Candidate
     ]
 
 
-def list_candidates(call: Call) -> Any:
-    """GET /allocation_candidates"""
-    request = _read(call)
+def _search(call: Call, request: Request) -> tuple[list[Candidate] | list[str], World | None]:
+    """The candidates, and all providers where those were needed or at hand.
+
+    Where each candidate is one provider in memory, the list is just of their ids.
+    """
     settings = call.runtime.settings or PlacementSettings()
-    session = call.session
-    root_traits = request.root_forbidden.union(*request.root_required)
-    require_traits(session, root_traits.union(*(wish.traits for wish in request.wishes)))
+    at = now(call)
+    few = request.limit is not None and request.limit <= _FEW and len(request.wishes) == 1
+    if few and not remembered(call, at=at) and not _complicated(call.session):
+        return _flat(call.session, request, settings.randomize_candidates), None
+    found = world(call, at=at)
+    if len(request.wishes) == 1 and found.flat:
+        return _single(found, request, settings.randomize_candidates), found
+    request.trees = call.at_least("1.29")
+    most, randomize = settings.max_candidates, settings.randomize_candidates
+    return combine(found, request, most=most, randomize=randomize), found
+
+
+def _complicated(session: Session) -> bool:
+    """Whether any provider has a parent or shares."""
     nested, sharing = session.execute(
         sa.select(
             sa.exists().where(Provider.parent.is_not(None)), sa.exists().where(ProviderTrait.trait == SHARES)
         )
     ).one()
-    randomize = settings.randomize_candidates
-    request.nested = bool(nested)
-    if len(request.wishes) == 1 and not nested and not sharing:
-        found = _flat(session, request, randomize)
-    else:
-        request.trees = call.at_least("1.29")
-        found = combine(session, request, most=settings.max_candidates, randomize=randomize)
+    return bool(nested or sharing)
+
+
+def _single(found: World, request: Request, randomize: bool) -> list[str]:
+    """The same as `_flat`, in memory: the providers that can give all."""
+    wish = request.wishes[0]
+    required = [*wish.required, *request.root_required]
+    forbidden = wish.forbidden | request.root_forbidden
+    (first, amount), *others = wish.resources.items()
+    keys = [key for key, row in found.stock.get(first, {}).items() if row.fits(amount)]
+    for name, amount in others:
+        stock = found.stock.get(name, {})
+        keys = [key for key in keys if (row := stock.get(key)) is not None and row.fits(amount)]
+    for some in required:
+        keys = [key for key in keys if some & found.traits.get(key, _NONE)]
+    if forbidden:
+        keys = [key for key in keys if not forbidden & found.traits.get(key, _NONE)]
+    for some in wish.member_of:
+        keys = [key for key in keys if some & found.aggregates.get(key, _NONE)]
+    if wish.outside:
+        keys = [key for key in keys if not wish.outside & found.aggregates.get(key, _NONE)]
+    if wish.in_tree is not None:
+        keys = [key for key in keys if key == wish.in_tree]
+    if request.limit is not None and request.limit < len(keys):
+        keys = random.sample(keys, request.limit) if randomize else sorted(keys)[: request.limit]
+    return keys
+
+
+def list_candidates(call: Call) -> Any:
+    """GET /allocation_candidates"""
+    request = _read(call)
+    root_traits = request.root_forbidden.union(*request.root_required)
+    require_traits(call.session, root_traits.union(*(wish.traits for wish in request.wishes)))
+    found, everything = _search(call, request)
     if not found:  # why? A class that does not exist is a mistake.
-        require_classes(session, set().union(*(wish.resources for wish in request.wishes)))
+        require_classes(call.session, set().union(*(wish.resources for wish in request.wishes)))
     fresh(call)
-    return {
-        "allocation_requests": [_show(call, one) for one in found],
-        "provider_summaries": _summaries(call, request, found),
-    }
+    classes = set().union(*(wish.resources for wish in request.wishes))
+    requests, summaries = _requests(call, request, found), _summaries(call, classes, found, everything)
+    # Put together from parts that are JSON already: there may be thousands of them.
+    return msgspec.Raw(b'{"allocation_requests":%b,"provider_summaries":%b}' % (requests, summaries))
 
 
-def _show(call: Call, one: Candidate) -> dict[str, Any]:
+def _requests(call: Call, request: Request, found: list[Candidate] | list[str]) -> bytes:
     if not call.at_least("1.12"):
-        return {
-            "allocations": [
-                {"resource_provider": {"uuid": key}, "resources": resources}
-                for key, resources in one.shares.items()
-            ]
-        }
-    shown: dict[str, Any] = {
-        "allocations": {key: {"resources": resources} for key, resources in one.shares.items()}
+        return msgspec.json.encode([_listed(one) for one in _spelled(request, found)])
+    mapped = call.at_least("1.34")
+    if found and isinstance(found[0], str):
+        wish = request.wishes[0]
+        amounts = msgspec.json.encode(wish.resources).decode()
+        tail = f',"mappings":{{{msgspec.json.encode(wish.suffix).decode()}:["%s"]}}' if mapped else "%.0s"
+        form = f'{{"allocations":{{"%s":{{"resources":{amounts}}}}}{tail}}}'
+        return b"[%b]" % ",".join([form % (key, key) for key in found]).encode()
+    shown = []
+    for one in _spelled(request, found):
+        body: dict[str, Any] = {"allocations": {key: {"resources": all_} for key, all_ in one.shares.items()}}
+        if mapped:
+            body["mappings"] = {suffix: sorted(keys) for suffix, keys in one.mappings.items()}
+        shown.append(body)
+    return msgspec.json.encode(shown)
+
+
+def _spelled(request: Request, found: list[Candidate] | list[str]) -> list[Candidate]:
+    """The same with every candidate in full."""
+    wish = request.wishes[0]
+    return [
+        one
+        if isinstance(one, Candidate)
+        else Candidate(shares={one: wish.resources}, mappings={wish.suffix: {one}}, roots={one})
+        for one in found
+    ]
+
+
+def _listed(one: Candidate) -> dict[str, Any]:
+    """Before 1.12."""
+    return {
+        "allocations": [
+            {"resource_provider": {"uuid": key}, "resources": resources}
+            for key, resources in one.shares.items()
+        ]
     }
-    if call.at_least("1.34"):
-        shown["mappings"] = {suffix: sorted(keys) for suffix, keys in one.mappings.items()}
-    return shown
 
 
-def _summaries(call: Call, request: Request, found: list[Candidate]) -> dict[str, Any]:
+def _summaries(
+    call: Call, classes: set[str], found: list[Candidate] | list[str], everything: World | None
+) -> bytes:
     """Each provider in the trees of the candidates (before 1.29: each of the candidates') with what it has."""
-    if not found:
-        return {}
-    session = call.session
     trees, traits = call.at_least("1.29"), call.at_least("1.17")
-    keys = set().union(*((one.roots if trees else one.shares) for one in found))
-    above: dict[str, tuple[str | None, str]] = {key: (None, key) for key in keys}
-    if request.nested:
-        mine = (Provider.root if trees else Provider.uuid).in_(keys)
-        rows = session.execute(sa.select(Provider.uuid, Provider.parent, Provider.root).where(mine))
-        above = {key: (parent, root) for key, parent, root in rows}
+    only = None if call.at_least("1.27") else classes
+    keys: dict[str, None] = {}
+    for one in found:
+        if isinstance(one, str):
+            keys[one] = None
+        else:
+            keys.update(dict.fromkeys(one.roots if trees else one.shares))
+    if everything is not None:
+        wanted = (
+            [key for root in keys for key in everything.trees[root]]
+            if trees and everything.nested
+            else list(keys)
+        )
+        return everything.summaries(wanted, traits=traits, trees=trees, classes=only)
+    return msgspec.json.encode(_few_summaries(call.session, list(keys), traits, trees, only))
+
+
+def _few_summaries(
+    session: Session, keys: list[str], traits: bool, trees: bool, classes: set[str] | None
+) -> dict[str, Any]:
+    """The same of providers without trees, from the database."""
     shown: dict[str, Any] = {}
-    for key, (parent, root) in above.items():
+    for key in keys:
         shown[key] = {"resources": {}}
         if traits:
             shown[key]["traits"] = []
         if trees:
-            shown[key] |= {"parent_provider_uuid": parent, "root_provider_uuid": root}
+            shown[key] |= {"parent_provider_uuid": None, "root_provider_uuid": key}
     row = Inventory
-    stock = sa.select(
-        row.provider, row.resource_class, row.total, row.reserved, row.allocation_ratio, row.used
-    ).where(row.provider.in_(list(above)))
-    if not call.at_least("1.27"):
-        stock = stock.where(row.resource_class.in_(set().union(*(wish.resources for wish in request.wishes))))
+    columns = (row.total, row.reserved, row.allocation_ratio, row.used)
+    stock = sa.select(row.provider, row.resource_class, *columns).where(row.provider.in_(keys))
+    if classes is not None:
+        stock = stock.where(row.resource_class.in_(classes))
     for key, name, total, reserved, ratio, used in session.execute(stock):
         shown[key]["resources"][name] = {"capacity": int((total - reserved) * ratio), "used": used}
     if traits:
         held = sa.select(ProviderTrait.provider, ProviderTrait.trait)
-        for key, name in session.execute(held.where(ProviderTrait.provider.in_(list(above)))):
+        for key, name in session.execute(held.where(ProviderTrait.provider.in_(keys))):
             shown[key]["traits"].append(name)
     return shown
 

@@ -129,3 +129,10 @@ class Allocation(PlacementRow):
         ),
         sa.Index("ix_allocations_provider_resource_class", "provider", "resource_class"),
     )
+
+
+class Change(PlacementRow):
+    """One row a committed change of anything that candidates depend on; see `altostack.placement.world`."""
+
+    __tablename__ = "changes"
+    id: Mapped[int] = private(primary_key=True, autoincrement=True)

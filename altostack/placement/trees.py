@@ -1,4 +1,4 @@
-"""Candidates over trees of providers and providers that share: read everything, combine in memory.
+"""Candidates over trees of providers and providers that share: combined in memory.
 
 A group with a suffix is satisfied by one provider. The group without one may take each class from another provider
 of the same tree, or from one that shares through an aggregate with somebody in that tree. What different groups take
@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import sqlalchemy as sa
-from sqlalchemy.orm import Session
-
-from altostack.placement.model import Inventory, Provider, ProviderAggregate, ProviderTrait
 from altostack.placement.query import Wish
-from altostack.placement.trait import SHARES
+from altostack.placement.world import World
 
 
 @dataclass(kw_only=True)
 class Request:
-    """A whole query. trees: the caller knows about trees (since 1.29); nested: there are any."""
+    """A whole query. trees: the caller knows about trees (since 1.29)."""
 
     wishes: list[Wish]
     isolate: bool = False
@@ -32,7 +29,6 @@ class Request:
     root_forbidden: set[str] = field(default_factory=set)
     same_subtree: list[set[str]] = field(default_factory=list)
     trees: bool = True
-    nested: bool = False
 
 
 @dataclass(kw_only=True)
@@ -44,67 +40,12 @@ class Candidate:
     roots: set[str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Part:
+class _Part(NamedTuple):
     """How one group may be satisfied below one anchor: (provider, class) -> amount, and who satisfies it."""
 
     suffix: str
     takes: tuple[tuple[str, str, int], ...]
     by: frozenset[str]
-
-
-class World:
-    """Every provider with its traits, aggregates and, of the classes asked for, inventories."""
-
-    def __init__(self, session: Session, classes: set[str]) -> None:
-        self.parent: dict[str, str | None] = {}
-        self.root: dict[str, str] = {}
-        for key, parent, root in session.execute(
-            sa.select(Provider.uuid, Provider.parent, Provider.root).order_by(
-                Provider.created_at, Provider.uuid
-            )
-        ):
-            self.parent[key], self.root[key] = parent, root
-        self.traits: dict[str, set[str]] = defaultdict(set)
-        for key, trait in session.execute(sa.select(ProviderTrait.provider, ProviderTrait.trait)):
-            self.traits[key].add(trait)
-        self.aggregates: dict[str, set[str]] = defaultdict(set)
-        members: dict[str, set[str]] = defaultdict(set)
-        for key, aggregate in session.execute(
-            sa.select(ProviderAggregate.provider, ProviderAggregate.aggregate)
-        ):
-            self.aggregates[key].add(aggregate)
-            members[aggregate].add(key)
-        self.stock: dict[tuple[str, str], Inventory] = {
-            (row.provider, row.resource_class): row
-            for row in session.scalars(sa.select(Inventory).where(Inventory.resource_class.in_(classes)))
-        }
-        self.sharing = {key for key, traits in self.traits.items() if SHARES in traits}
-        # Sharing provider -> roots of the trees that somebody in one of its aggregates stands in.
-        self.anchors = {
-            key: {self.root[one] for aggregate in self.aggregates[key] for one in members[aggregate]}
-            for key in self.sharing
-        }
-        self.nested = any(parent is not None for parent in self.parent.values())
-
-    def fits(self, key: str, name: str, amount: int) -> bool:
-        """Whether the provider has ``amount`` free and may give it in one piece."""
-        row = self.stock.get((key, name))
-        return (
-            row is not None
-            and row.used + amount <= row.capacity
-            and row.min_unit <= amount <= row.max_unit
-            and amount % row.step_size == 0
-        )
-
-    def line(self, key: str) -> set[str]:
-        """The provider and all above it."""
-        found = {key}
-        above = self.parent[key]
-        while above is not None:
-            found.add(above)
-            above = self.parent[above]
-        return found
 
 
 def _has(traits: set[str], required: list[set[str]], forbidden: set[str]) -> bool:
@@ -115,9 +56,8 @@ def _inside(aggregates: set[str], wish: Wish) -> bool:
     return all(some & aggregates for some in wish.member_of)
 
 
-def combine(session: Session, request: Request, *, most: int, randomize: bool) -> list[Candidate]:
+def combine(world: World, request: Request, *, most: int, randomize: bool) -> list[Candidate]:
     """The candidates, up to the request's limit; ``most`` bounds how many combinations are kept."""
-    world = World(session, set().union(*(wish.resources for wish in request.wishes)))
     anchors = [key for key in world.root if world.root[key] == key]
     if request.root_required or request.root_forbidden:
         anchors = [
@@ -166,11 +106,11 @@ def _by_one(world: World, wish: Wish, allowed: set[str]) -> Mapping[str, list[_P
 
 def _by_tree(world: World, wish: Wish, allowed: set[str]) -> Mapping[str, list[_Part]]:
     """Anchor -> the ways in which a tree, with those that share with it, satisfies the group together."""
-    picked = list(_pick(world, wish))
+    tree = None if wish.in_tree is None else world.root.get(wish.in_tree, "")
     trees: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for name, amount in wish.resources.items():
-        for key in picked:
-            if not world.fits(key, name, amount):
+        for key, row in world.stock.get(name, {}).items():
+            if not row.fits(amount) or (tree is not None and world.root[key] != tree):
                 continue
             inside = _inside(world.aggregates[key], wish)
             anchors = {world.root[key]}
@@ -212,23 +152,26 @@ def _merged(
         for chosen in itertools.product(*(found[anchor] for found in parts)):
             if not _together(world, request, chosen):
                 continue
-            total: Counter[tuple[str, str]] = Counter()
+            total: dict[tuple[str, str], int] = {}
             for part in chosen:
                 for key, name, amount in part.takes:
-                    total[key, name] += amount
-            if not all(_still_fits(world, key, name, amount) for (key, name), amount in total.items()):
+                    total[key, name] = total.get((key, name), 0) + amount
+            if len(chosen) > 1 and not all(
+                _still_fits(world, key, name, amount) for (key, name), amount in total.items()
+            ):
                 continue
             roots = {world.root[key] for key, _ in total}
             if not request.trees and len({key for key, _ in total}) > len(roots):
                 continue
             mappings = {part.suffix: set(part.by) for part in chosen}
-            mark = (
-                frozenset(total.items()),
-                frozenset((suffix, frozenset(keys)) for suffix, keys in mappings.items()),
-            )
-            if mark in seen:
-                continue
-            seen.add(mark)
+            if world.sharing:  # only they belong to several anchors
+                mark = (
+                    frozenset(total.items()),
+                    frozenset((suffix, frozenset(keys)) for suffix, keys in mappings.items()),
+                )
+                if mark in seen:
+                    continue
+                seen.add(mark)
             shares: dict[str, dict[str, int]] = {}
             for (key, name), amount in total.items():
                 shares.setdefault(key, {})[name] = amount
@@ -250,5 +193,4 @@ def _together(world: World, request: Request, chosen: tuple[_Part, ...]) -> bool
 
 
 def _still_fits(world: World, key: str, name: str, amount: int) -> bool:
-    row = world.stock[key, name]
-    return row.used + amount <= row.capacity and amount <= row.max_unit
+    return amount <= world.stock[name][key].high
