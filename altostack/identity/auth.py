@@ -12,6 +12,7 @@ from altostack.identity import compliance, oauth1_request, rules
 from altostack.identity.assignment import direct_roles, reachable_domains, reachable_projects
 from altostack.identity.claims import Claims
 from altostack.identity.common import bump
+from altostack.identity.delegation import by_delegation
 from altostack.identity.dialect import own_url
 from altostack.identity.domain import DOMAINS
 from altostack.identity.keeper import Keeper, keeper
@@ -52,12 +53,17 @@ def authenticate(call: Call, auth: Auth) -> Token:
     with runtime.db.read() as session:
         proof = prove(call, session, kept, auth.identity)
         facts = facts_of(call, session, kept, proof, auth.scope)
+    earned = _earned(call, kept, proof)
+    methods = [*proof.methods, *(earned or [])]
+    whole = proof.user is None or enough(proof.user[0], methods)
     answers = [kept.passwords.matches(secret, stored) for secret, stored in proof.checks]
     right = all(answers) and not proof.wrong
     by_password = "password" in auth.identity.methods
     if (by_password or "totp" in auth.identity.methods) and proof.user is not None and not proof.failed:
-        right = compliance.accepts(runtime, proof.user[0], right)
-    if proof.failed or not right or proof.user is None or not all(part.enabled for part in proof.user):
+        right = compliance.accepts(runtime, proof.user[0], right, whole=whole)
+    if proof.failed or not right or earned is None or proof.user is None:
+        raise Unauthorized(REFUSED)
+    if not all(part.enabled for part in proof.user):
         raise Unauthorized(REFUSED)
     if by_password:
         compliance.check_expiry(runtime, proof.user[0])
@@ -65,7 +71,10 @@ def authenticate(call: Call, auth: Auth) -> Token:
             raise Unauthorized(REFUSED)
     if proof.once and not runtime.db.write(lambda session: all(take(session) for take in proof.once)):
         raise Unauthorized(REFUSED)
-    methods = _factors(call, kept, proof)
+    if not whole:
+        if by_delegation(methods):  # a receipt would outlive what narrows the delegation
+            raise Unauthorized(REFUSED)
+        raise receipt_for(kept, *proof.user, methods, now)
     limit = proof.credential.expires_at if proof.credential is not None else None
     if facts is None or not facts.usable or (limit is not None and limit.timestamp() <= now):
         raise Unauthorized(REFUSED)
@@ -77,19 +86,12 @@ def authenticate(call: Call, auth: Auth) -> Token:
     return token
 
 
-def _factors(call: Call, kept: Keeper, proof: Proof) -> list[str]:
-    """All methods that were proved, now and in the receipt that came along. Raises Unauthorized, Insufficient."""
-    assert proof.user is not None
-    user, domain = proof.user
-    methods, now = list(proof.methods), call.runtime.clock()
-    if key := call.header(HEADER):
-        earned = redeem(kept, key, user, domain, now)
-        if earned is None:
-            raise Unauthorized(REFUSED)
-        methods += earned
-    if not enough(user, methods):
-        raise receipt_for(kept, user, domain, methods, now)
-    return methods
+def _earned(call: Call, kept: Keeper, proof: Proof) -> list[str] | None:
+    """The methods of the receipt that came along; None for one that is not the user's or not good any more."""
+    key = call.header(HEADER)
+    if not key:
+        return []
+    return None if proof.user is None else redeem(kept, key, *proof.user, call.runtime.clock())
 
 
 def _chain(before: Claims | None) -> bytes | None:

@@ -120,8 +120,9 @@ def set_password(runtime: Runtime, user: User, hashed: str | None, *, chosen: bo
 # ---- a login
 
 
-def accepts(runtime: Runtime, user: User, right: bool) -> bool:
-    """Whether a login by password goes on; counts what was wrong. ``right``: the password was.
+def accepts(runtime: Runtime, user: User, right: bool, *, whole: bool = True) -> bool:
+    """Whether a login by password goes on; counts what was wrong. ``right``: the password was. ``whole``: nothing else
+    is wanted; before that, what was wrong is not forgotten, or the second factor could be guessed for ever.
 
     Decided in one transaction on the row as it is then, so that guesses made side by side count one by one.
     """
@@ -142,7 +143,7 @@ def accepts(runtime: Runtime, user: User, right: bool) -> bool:
             if not rules.lockout_duration or until is None or now(runtime) < until:
                 return False
             count = 0
-        if right and not found[0]:
+        if right and not (found[0] and whole):
             return True
         change: dict[str, Any] = {"failed_logins": count + 1, "failed_at": now(runtime)}
         if right:

@@ -96,7 +96,7 @@ def test_guesses_count_as_wrong_passwords_do(keystone: Keystone) -> None:
     assert keystone.login(by_code(user["id"], code(keystone), password="secret")).status == 401
 
 
-RULES = {"multi_factor_auth_enabled": True, "multi_factor_auth_rules": [["password", "totp"]]}
+RULES: dict[str, Any] = {"multi_factor_auth_enabled": True, "multi_factor_auth_rules": [["password", "totp"]]}
 
 
 def test_two_factors_at_once(keystone: Keystone) -> None:
@@ -203,3 +203,40 @@ def test_rules_that_do_not_count(keystone: Keystone) -> None:
 )
 def test_malformed_rules(shared: Keystone, options: dict[str, Any]) -> None:
     assert shared.status("POST", "/users", {"user": {"name": "n", "options": options}}) == 400
+
+
+def test_the_first_factor_does_not_buy_more_guesses_at_the_second(keystone: Keystone) -> None:
+    user, scope = holder(keystone, **RULES)
+    rules = keystone.runtime.settings.security_compliance
+    keystone.configure(security_compliance=msgspec.structs.replace(rules, lockout_failure_attempts=3))
+    receipt = ""
+    for _ in range(3):
+        receipt = keystone.login(by_password(user["id"], "secret")).headers[HEADER.lower()]
+        guess = {"auth": by_code(user["id"], "000000")}
+        assert keystone.send("POST", "/v3/auth/tokens", guess, headers={HEADER: receipt}).status == 401
+    right = {"auth": by_code(user["id"], code(keystone), scope=scope)}
+    assert keystone.send("POST", "/v3/auth/tokens", right, headers={HEADER: receipt}).status == 401
+    assert HEADER.lower() not in keystone.login(by_password(user["id"], "secret")).headers
+    keystone.clock.now += 1801
+    assert keystone.login(by_code(user["id"], code(keystone), password="secret")).status == 201
+
+
+def test_a_delegation_earns_no_receipt(keystone: Keystone) -> None:
+    user, scope = holder(keystone)
+    token = keystone.password(user["id"], "secret", scope)
+    body = {"application_credential": {"name": "c", "roles": [{"name": "reader"}]}}
+    path = f"/users/{user['id']}/application_credentials"
+    made = keystone.call("POST", path, body, token=token)["application_credential"]
+    wanted = [["application_credential", "totp"]]
+    options = {"multi_factor_auth_enabled": True, "multi_factor_auth_rules": wanted}
+    keystone.call("PATCH", f"/users/{user['id']}", {"user": {"options": options}})
+    method = {"id": made["id"], "secret": made["secret"]}
+    login: dict[str, Any] = {
+        "identity": {"methods": ["application_credential"], "application_credential": method}
+    }
+    answer = keystone.login(login)
+    assert answer.status == 401 and HEADER.lower() not in answer.headers
+    both = by_code(user["id"], code(keystone))["identity"]
+    login["identity"] = {**both, **login["identity"], "methods": ["application_credential", "totp"]}
+    shown = keystone.body(keystone.token(login))
+    assert [role["name"] for role in shown["roles"]] == ["reader"] and shown["application_credential"]
