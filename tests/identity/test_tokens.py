@@ -278,6 +278,18 @@ def test_a_revoked_token_ends_at_once_with_what_was_made_from_it(keystone: Keyst
     assert keystone.count("revocations") == 1
 
 
+def test_further_down_a_chain_a_revoked_token_goes_alone(keystone: Keystone) -> None:
+    """A token names itself and the first of its chain, as the API has it, and nobody between."""
+    project = keystone.project("p")
+    _, first = keystone.member("u", project)
+    second = keystone.token(by_token(first, {"project": {"id": project["id"]}}))
+    third = keystone.token(by_token(second, {"project": {"id": project["id"]}}))
+    keystone.send("DELETE", "/v3/auth/tokens", token=second, headers={"X-Subject-Token": second})
+    assert [keystone.alive(token) for token in (first, second, third)] == [True, False, True]
+    keystone.send("DELETE", "/v3/auth/tokens", token=first, headers={"X-Subject-Token": first})
+    assert not keystone.alive(third)
+
+
 def test_a_revoked_token_may_go_alone(keystone: Keystone) -> None:
     project = keystone.project("p")
     _, first = keystone.member("u", project)
