@@ -231,11 +231,11 @@ def projects_of(kind: str) -> Callable[[Call], Any]:
 
 
 def project_endpoints(call: Call) -> Any:
-    """The endpoints that the project's catalogue shows by association."""
+    """The endpoints that are associated with the project: none where its catalogue shows all for want of any."""
     project = _one(call, PROJECTS)
-    shown = filtered(call.session).get(project.id)
-    query = sa.select(Endpoint).order_by(Endpoint.service_id, Endpoint.id)
-    return _many(call, ENDPOINTS, query if shown is None else query.where(Endpoint.id.in_(shown)))
+    shown = filtered(call.session).get(project.id, frozenset())
+    query = sa.select(Endpoint).where(Endpoint.id.in_(shown)).order_by(Endpoint.service_id, Endpoint.id)
+    return _many(call, ENDPOINTS, query)
 
 
 def project_groups(call: Call) -> Any:

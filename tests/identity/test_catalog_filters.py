@@ -45,6 +45,8 @@ def test_a_project_sees_what_it_is_associated_with(keystone: Keystone) -> None:
     _, free = keystone.member("v", sibling)
     everything = seen(keystone, token)
     assert {ep["id"], other["id"], third["id"]} < everything
+    told = keystone.call("GET", f"/OS-EP-FILTER/projects/{project['id']}/endpoints")
+    assert told["endpoints"] == []  # all are seen, none is associated
     path = f"/OS-EP-FILTER/projects/{project['id']}/endpoints/{ep['id']}"
     assert keystone.status("GET", path) == keystone.status("DELETE", path) == 404
     keystone.call("PUT", path)
