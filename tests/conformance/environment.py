@@ -24,8 +24,7 @@ def environment(packages: Sequence[str], tell: Callable[[str], None]) -> Path:
 
     Raises CalledProcessError when it cannot be made; what was made until then is made anew the next time.
     """
-    made_of = f"{sys.version}\n{' '.join(sorted(packages))}\n{VERSIONS.read_text()}"
-    home = cache() / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    home, made_of = _home(packages)
     stamp = home / "complete"
     home.parent.mkdir(parents=True, exist_ok=True)
     with home.with_suffix(".lock").open("w") as lock:
@@ -38,3 +37,15 @@ def environment(packages: Sequence[str], tell: Callable[[str], None]) -> Path:
             subprocess.run([*pip, "--constraint", str(VERSIONS), *packages], check=True)
             stamp.write_text(made_of)
     return home
+
+
+def made(packages: Sequence[str]) -> Path | None:
+    """The folder of that environment if it is complete, else None: nothing is made."""
+    home, _ = _home(packages)
+    return home if (home / "complete").exists() else None
+
+
+def _home(packages: Sequence[str]) -> tuple[Path, str]:
+    """Where an environment is kept, and all that it is made of."""
+    made_of = f"{sys.version}\n{' '.join(sorted(packages))}\n{VERSIONS.read_text()}"
+    return cache() / hashlib.sha256(made_of.encode()).hexdigest()[:16], made_of
