@@ -226,7 +226,10 @@ def test_who_sees_what(glance: Lone) -> None:
     assert glance.call("GET", "/v2/images", who="other")["images"] == []
     assert len(glance.call("GET", "/v2/images?member_status=all", who="other")["images"]) == 1
     assert glance.refusal("PUT", f"{path}/members/{'2' * 32}", {"status": "accepted"})[0] == 403
-    glance.call("PUT", f"{path}/members/{'2' * 32}", {"status": "accepted"}, who="other")
+    answer = {"status": "accepted", "member": "3" * 32}  # another's name is no way to answer for them
+    assert glance.refusal("PUT", f"{path}/members/{'2' * 32}", answer, who="other")[0] == 400
+    answer["member"] = "2" * 32
+    glance.call("PUT", f"{path}/members/{'2' * 32}", answer, who="other")
     assert len(glance.call("GET", "/v2/images", who="other")["images"]) == 1
     assert glance.refusal("DELETE", path, who="other")[0] == 403
     public = make(glance, who="admin", visibility="public")
