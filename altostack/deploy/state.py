@@ -39,6 +39,8 @@ _FOLDERS: Final = {
     "db": 0o700,
     "keys": 0o700,
     "images": 0o711,  # a hypervisor's own user may reach a file it is told of, and may not look around
+    "image-staging": 0o700,
+    "image-cache": 0o700,
     "volumes": 0o711,
     "nodes": 0o711,
     "log": 0o700,
@@ -121,7 +123,11 @@ class State:
         """What a cloud made in its folder; not what people wrote (altostack.toml, paste.ini, policy/)."""
         files = {"options.toml", "secrets.toml", "clouds.yaml", "openrc", "starter.qcow2"}
         tops = {name for name in _FOLDERS if "/" not in name}
-        return [path for path in sorted(self.root.iterdir()) if path.name in files | tops]
+        return [
+            path
+            for path in sorted(self.root.iterdir())
+            if path.name in files | tops or path.name.startswith("images-")  # further image stores
+        ]
 
     def create(self) -> Secrets:
         """Make what is missing and return the secrets; changes nothing that is there.

@@ -11,7 +11,9 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML brings no types
 
 from altostack.deploy.state import Lock, Secrets, State, StateError, find, write, write_clients
+from altostack.inprocess import InProcessCloud
 from altostack.kit.secret import Secret
+from altostack.starter import register
 
 
 class Killer:
@@ -166,3 +168,12 @@ def test_clients_files(tmp_path: Path) -> None:
     )
     assert shown.stdout == "demo e http://127.0.0.1:8774/identity/v3\n"
     assert state.openrc.stat().st_mode & 0o777 == state.clouds_yaml.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_purge_takes_all_that_services_make(tmp_path: Path) -> None:
+    root = tmp_path / "cloud"
+    cloud = InProcessCloud(root, settings={"image": {"stores": {"files": {}, "slow": {}}}})
+    register(cloud.cloud, lambda line: None)
+    cloud.stop()
+    assert {path.name for path in root.iterdir()} <= {path.name for path in State(root=root).contents()}
+    assert (root / "images-slow").exists()
