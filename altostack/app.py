@@ -67,7 +67,7 @@ class CloudSettings(config.Settings, frozen=True, kw_only=True):
     bus_namespace: str = "altostack"  # keeps two clouds apart that share a broker
     workers: int = 2
     threads: int = 4
-    flow_workers: int = 2
+    flow_workers: int = 1
     flow_threads: int = 4
 
 

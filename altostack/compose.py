@@ -1,7 +1,7 @@
 """A cloud as processes: the roles that the supervisor runs, and what happens around them.
 
 api    the APIs, several processes on one shared socket; in-process calls between services
-work   flows, in several processes; periodic work in the first
+work   flows, in as many processes as are asked for; periodic work in the first
 node   the agents of this machine's nodes and their drivers; reaches the services only over HTTP
 web    consoles
 """

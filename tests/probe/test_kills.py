@@ -21,7 +21,7 @@ from tests.stand import Stand, running
 
 KILLS = int(os.environ.get("ALTOSTACK_KILLS", "200"))
 SEED = int(os.environ.get("ALTOSTACK_SEED", str(time.time_ns() % 2**32)))
-VICTIMS = ("api-1", "api-2", "work-1", "work-2", "node", "web")
+VICTIMS = ("api-1", "api-2", "work", "node", "web")
 PATIENCE = 120.0
 
 pytestmark = [pytest.mark.probe, pytest.mark.timeout(1500)]
