@@ -235,7 +235,9 @@ def slapd(certificate: Path | None = None) -> Iterator[str]:
     daemon = program("slapd", "slapd")
     with _folder(None) as folder:
         (folder / "data").mkdir()
-        schemas = "".join(f"include /etc/ldap/schema/{n}.schema\n" for n in ("core", "cosine", "inetorgperson"))
+        schemas = "".join(
+            f"include /etc/ldap/schema/{n}.schema\n" for n in ("core", "cosine", "inetorgperson")
+        )
         (folder / "slapd.conf").write_text(
             f"{schemas}modulepath /usr/lib/ldap\nmoduleload back_mdb\nsizelimit unlimited\n"
             "database mdb\nmaxsize 16777216\nsuffix dc=example,dc=org\nrootdn cn=admin,dc=example,dc=org\n"

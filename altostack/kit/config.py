@@ -146,7 +146,9 @@ def _step(shape: inspect.Type, key: str, name: str) -> inspect.Type:
 def _parse(text: str, shape: inspect.Type, name: str) -> object:
     """Text as TOML would have written it; a bare word where text is wanted stays as it is."""
     kinds = shape.types if isinstance(shape, inspect.UnionType) else (shape,)
-    if any(isinstance(kind, inspect.StrType | inspect.CustomType | inspect.EnumType) for kind in kinds) or any(
+    if any(
+        isinstance(kind, inspect.StrType | inspect.CustomType | inspect.EnumType) for kind in kinds
+    ) or any(
         isinstance(kind, inspect.LiteralType) and all(isinstance(value, str) for value in kind.values)
         for kind in kinds
     ):

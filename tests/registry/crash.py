@@ -35,7 +35,7 @@ HISTORY = frozenset(
         ("volume", "story"), ("compute", "story"), ("compute", "tombstones"), ("compute", "instance_actions"),
         ("compute", "migrations"), ("volume", "messages"), ("network", "security_group_changes"),
         ("network", "story"), ("image", "story"), ("identity", "story"), ("placement", "story"),
-        ("identity", "revocations"), ("image", "tasks"),
+        ("identity", "revocations"), ("image", "tasks"), ("placement", "changes"),
     }
 )  # fmt: skip
 _ID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
