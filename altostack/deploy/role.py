@@ -19,8 +19,8 @@ class RoleContext:
     """What a role's process is given.
 
     process: its name ("api-1"), unique in the cloud. index: 1 and up among processes of its role. stop: set when
-    the process shall end. listeners: the sockets that its `Role.listen` asked for, by that name; the processes of a
-    role share them. ready: call it once the process does its work; `altostack up` waits for that.
+    the process shall end. listeners: the sockets that its `Role.listen` asked for, by that name; each process of a
+    role has its own. ready: call it once the process does its work; `altostack up` waits for that.
     """
 
     process: str

@@ -3,7 +3,7 @@
 It imports everything, freezes its memory and forks, so that the processes share what they have in common. It has
 no threads (it forks) and holds nothing that matters: killed at any moment, its children are killed by the kernel
 and the next supervisor starts afresh. It carries the local bus's hub and the listening sockets, so a process that
-is replaced loses no connection that waits.
+is replaced at once loses no connection that waits.
 """
 
 from __future__ import annotations
@@ -61,6 +61,18 @@ class _Slot:
         self.deaths = 0
         self.restarts = 0
         self.due: float | None = 0.0  # monotonic time of the next start; None while it runs
+        self.listeners: dict[str, socket.socket] = {}
+
+    def bind(self) -> None:
+        """Listen where the role does, if it does not yet. Raises OSError."""
+        for name, (host, port) in self.role.listen.items():
+            if name not in self.listeners:
+                self.listeners[name] = bind(host, port, shared=self.role.count > 1)
+
+    def unbind(self) -> None:
+        for listener in self.listeners.values():
+            listener.close()
+        self.listeners.clear()
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -90,7 +102,6 @@ class Supervisor:
         self._slots = [
             _Slot(role, n) for role in composition.roles.values() for n in range(1, role.count + 1)
         ]
-        self._listeners: dict[tuple[str, int], socket.socket] = {}
         self._selector = selectors.DefaultSelector()
         self._hub: LocalHub | None = None
         self._signals: tuple[int, int] = (-1, -1)
@@ -146,10 +157,11 @@ class Supervisor:
     # ---- beginning
 
     def _bind(self) -> None:
+        for role in self._composition.roles.values():
+            for host, port in role.listen.values():
+                bind(host, port).close()  # another cloud's processes are not to be joined
         for slot in self._slots:
-            for address in slot.role.listen.values():
-                if address not in self._listeners:
-                    self._listeners[address] = bind(*address)
+            slot.bind()
 
     def _catch_signals(self) -> None:
         read, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -224,6 +236,8 @@ class Supervisor:
         slot.deaths += 1
         slot.restarts += 1
         slot.due = time.monotonic() + wait
+        if wait and slot.role.count > 1:
+            slot.unbind()  # who comes meanwhile is for the others
         self._record()
         if not slot.ever_ready and slot.deaths >= MOST_FALSE_STARTS and not self._announced:
             self._fail(f"{slot.name} does not start; see {self._state.log / (slot.name + '.log')}")
@@ -239,6 +253,12 @@ class Supervisor:
                 self._start(slot)
 
     def _start(self, slot: _Slot) -> None:
+        try:
+            slot.bind()
+        except OSError as error:
+            LOG.warning("%s cannot start yet: %s", slot.name, error)
+            slot.due = time.monotonic() + BACK_OFF[-1]
+            return
         read, write_end = os.pipe2(os.O_CLOEXEC)
 
         def work() -> int:
@@ -307,9 +327,8 @@ class Supervisor:
                 slot.pid = 0
         if self._hub is not None:
             self._hub.close()
-        for listener in self._listeners.values():
-            listener.close()
-        self._listeners.clear()
+        for slot in self._slots:
+            slot.unbind()
         processes_file(self._state).unlink(missing_ok=True)
 
     # ---- in the child
@@ -349,16 +368,16 @@ class Supervisor:
             os._exit(code)
 
     def _work(self, slot: _Slot, ready: int) -> int:
-        for address, listener in self._listeners.items():
-            if address not in slot.role.listen.values():
-                listener.close()
+        for other in self._slots:
+            if other is not slot:
+                other.unbind()
         with stop_on_signals() as stop:
             context = RoleContext(
                 process=slot.name,
                 index=slot.index,
                 state=self._state,
                 stop=stop,
-                listeners={name: self._listeners[address] for name, address in slot.role.listen.items()},
+                listeners=slot.listeners,
                 ready=lambda: _say_ready(ready),
             )
             LOG.info("started")
@@ -399,8 +418,11 @@ def stop_on_signals() -> Iterator[threading.Event]:
         os.close(write_end)
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A listening TCP socket.
+
+    shared: others of this user may listen at the same address, and the kernel deals out connections evenly among them
+    (socket(7), SO_REUSEPORT); waiting at one socket together, the process that wakes first takes all that come at once.
 
     Raises:
         OSError: it cannot be bound; the message names the address and what to do.
@@ -410,6 +432,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         listener.listen(1024)
     except OSError as error:

@@ -278,6 +278,24 @@ def test_the_listener_outlives_its_processes(state: State) -> None:
         assert ask() == b"api"
 
 
+def test_the_processes_of_a_role_share_what_comes_and_a_dead_one_gets_nothing(state: State) -> None:
+    free = bind("127.0.0.1", 0)
+    port = free.getsockname()[1]
+    free.close()
+    start(state, roles(Role(name="api", run=echo, count=2, listen={"public": ("127.0.0.1", port)})))
+
+    def ask() -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            return connection.recv(100)
+
+    assert {ask() for _ in range(64)} == {b"api-1", b"api-2"}
+    for _ in range(2):  # after the second death it has to wait, and is not waited for
+        settle(lambda: "api-1" in processes(state))
+        os.kill(processes(state)["api-1"]["pid"], signal.SIGKILL)
+        settle(lambda: "api-1" not in processes(state) or processes(state)["api-1"]["ready"])
+    assert {ask() for _ in range(16)} <= {b"api-1", b"api-2"}
+
+
 def test_a_port_in_use_is_named(state: State) -> None:
     taken = bind("127.0.0.1", 0)
     port = taken.getsockname()[1]
