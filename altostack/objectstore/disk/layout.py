@@ -1,0 +1,141 @@
+"""Where things lie on a device, and which of an object's files count.
+
+    DEVICE/objects[-N]/<part>/<suffix>/<digest>/<timestamp>.data|.meta|.ts
+    DEVICE/tmp, DEVICE/quarantined, DEVICE/async_pending[-N], DEVICE/hashes[-N]
+
+``N`` is the storage policy's index (0 goes without), ``suffix`` the last three digits of the digest. Fragments of an
+erasure-coded object are ``<timestamp>#<frag>.data`` and, once committed, ``<timestamp>#<frag>#d.data``. A ``.meta``
+that sets a content type says since when: ``<timestamp>#<timestamp of the type>.meta``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple
+
+from altostack.objectstore.storage import Spot
+
+TMP: Final = "tmp"
+QUARANTINED: Final = "quarantined"
+
+Kind = Literal["data", "meta", "ts"]
+
+
+def named(base: str, policy: int) -> str:
+    """A folder's name for a policy: ``objects``, ``objects-1``."""
+    return base if policy == 0 else f"{base}-{policy}"
+
+
+def parts_folder(device: str, policy: int) -> str:
+    """The folder with a policy's partitions."""
+    return f"{device}/{named('objects', policy)}"
+
+
+def object_folder(device: str, spot: Spot, part: int | None = None) -> str:
+    """The folder with an object's files; ``device`` is the device's path."""
+    digest = spot.digest
+    where = spot.part if part is None else part
+    return f"{device}/{named('objects', spot.policy)}/{where}/{digest[-3:]}/{digest}"
+
+
+class File(NamedTuple):
+    """One file of an object. frag: None for whole copies. durable: False for a fragment that is not committed.
+    typed: since when a ``.meta`` has its content type, empty when it has none."""
+
+    name: str
+    timestamp: str
+    kind: Kind
+    frag: int | None = None
+    durable: bool = True
+    typed: str = ""
+
+
+def parse(name: str) -> File | None:
+    """A file's name taken apart; None for what is not ours."""
+    stem, _, kind = name.rpartition(".")
+    stamp, *marks = stem.split("#")
+    if len(stamp) != 20 or stamp[10] != "." or not (stamp[:10] + stamp[11:]).isdigit():
+        return None
+    if kind == "data":
+        if not marks:
+            return File(name, stamp, "data")
+        if not marks[0].isdigit() or marks[1:] not in ([], ["d"]):
+            return None
+        return File(name, stamp, "data", int(marks[0]), len(marks) == 2)
+    if kind == "meta" and len(marks) <= 1:
+        return File(name, stamp, "meta", typed=marks[0] if marks else "")
+    if kind == "ts" and not marks:
+        return File(name, stamp, "ts")
+    return None
+
+
+def data_name(timestamp: str, frag: int | None = None, *, durable: bool = True) -> str:
+    """The name of the file with an object's content."""
+    if frag is None:
+        return f"{timestamp}.data"
+    return f"{timestamp}#{frag}#d.data" if durable else f"{timestamp}#{frag}.data"
+
+
+def meta_name(timestamp: str, typed: str = "") -> str:
+    """The name of the file with what a POST set."""
+    return f"{timestamp}#{typed}.meta" if typed else f"{timestamp}.meta"
+
+
+class Files(NamedTuple):
+    """An object's files, sorted out by `choose`.
+
+    data: what is to be read, best first: the newest durable version (all its fragments here); empty when the object is
+    deleted or only has fragments that are not committed. loose: fragments that are not committed and newer than
+    everything durable. meta: the newest POST that is newer than ``data``. tombstone: the newest deletion, "" for none,
+    if it is as new as everything durable. obsolete: what may be removed.
+    """
+
+    data: tuple[File, ...]
+    loose: tuple[File, ...]
+    meta: File | None
+    tombstone: str
+    obsolete: tuple[File, ...]
+
+    @property
+    def newest(self) -> str:
+        """The timestamp of the durable data or of the tombstone; "" when nothing durable is here."""
+        return self.tombstone or (self.data[0].timestamp if self.data else "")
+
+    @property
+    def kept(self) -> tuple[File, ...]:
+        """What counts for replication: everything but the obsolete; a tombstone is left to `tombstone`."""
+        return (*self.data, *self.loose, *(() if self.meta is None else (self.meta,)))
+
+
+def choose(names: Iterable[str]) -> Files:
+    """Sort out the files of one object. Of a deletion and data with the same timestamp, the deletion counts."""
+    every = [file for name in names if (file := parse(name)) is not None]
+    if len(every) == 1 and every[0].kind == "data" and every[0].durable:  # nearly always
+        return Files((every[0],), (), None, "", ())
+    written = {file.timestamp for file in every if file.kind == "data" and file.durable}
+    version = max(written, default="")
+    buried = max((file.timestamp for file in every if file.kind == "ts"), default="")
+    tombstone = buried if buried and buried >= version else ""
+    line = tombstone or version  # only what is beyond this counts
+    data: list[File] = []
+    loose: list[File] = []
+    metas: list[File] = []
+    obsolete: list[File] = []
+    for file in every:
+        if file.kind == "data":
+            if file.timestamp == version and not tombstone:
+                data.append(file)  # a fragment of a committed version is as good as committed
+            elif file.timestamp > line:
+                loose.append(file)
+            else:
+                obsolete.append(file)
+        elif file.kind == "meta":
+            (metas if file.timestamp > line else obsolete).append(file)
+        elif file.timestamp != tombstone:
+            obsolete.append(file)
+    meta = max(metas, key=lambda file: (file.timestamp, file.typed), default=None)
+    if data or loose:
+        obsolete += [file for file in metas if file is not meta]
+    data.sort(key=lambda file: (not file.durable, file.frag or 0))
+    loose.sort(key=lambda file: (file.timestamp, -(file.frag or 0)), reverse=True)
+    return Files(tuple(data), tuple(loose), meta, tombstone, tuple(obsolete))
