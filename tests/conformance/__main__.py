@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.conformance import cloud, placement, report
 from tests.conformance.environment import environment
@@ -39,13 +40,16 @@ def main() -> int:
             folder = Path(mkdtemp(prefix="altostack-conformance-"))
         else:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="altostack-conformance-")))
-        text = placement.SETTINGS if arguments.suite == "placement" else cloud.SETTINGS
+        if arguments.suite == "placement":
+            text = placement.SETTINGS
+        else:
+            url = stack.enter_context(cloud.served(folder))
+            text = cloud.SETTINGS + cloud.IMAGES.format(host=urlsplit(url).netloc)
         _tell("starting a simulated cloud")
         stand = stack.enter_context(running("--simulate", settings=text, keep=arguments.keep))
         if arguments.suite == "placement":
             variables = placement.variables(stand)
         else:
-            url = stack.enter_context(cloud.served(folder))
             variables = _configure(stand, suite, home, folder, url)
         runner = _Runner(home, folder, variables, arguments.suite)
         wanted = _chosen(runner.ids(), suite, arguments.regex)

@@ -29,6 +29,22 @@ lockout_failure_attempts = 2
 lockout_duration = 5
 unique_last_password_count = 2
 """
+# What the image suite looks at: two stores to copy between, locations that are shown, and a web server of its own.
+IMAGES = """
+[image]
+show_locations = true
+
+[image.stores.files]
+
+[image.stores.more]
+
+[image.stores.web]
+type = "http"
+weight = -1
+
+[image.fetch]
+allowed_hosts = ["{host}"]
+"""
 # The same, as Tempest is told of it.
 LOCKOUT = {
     "user_lockout_failure_attempts": 2,
