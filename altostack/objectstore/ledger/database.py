@@ -1,0 +1,279 @@
+"""One account's or container's database, opened: facts, metadata and lines in SQLite.
+
+Everything that writes holds the lock of `writing`: one process, one thread. Whoever only reads sees the newest commit.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from altostack.objectstore.ledger import lines, listing
+from altostack.objectstore.ledger.lines import Line
+from altostack.objectstore.storage import (
+    Dated,
+    DeviceFull,
+    DeviceGone,
+    Info,
+    Query,
+    Row,
+    Subdir,
+)
+
+LOCK_WAIT: Final = 20.0  # seconds after which a database counts as stuck
+_PRAGMAS: Final = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA wal_autocheckpoint = 2000",
+)
+_GET: Final = (
+    "SELECT name, timestamp, size, content_type, etag, {1}, policy, count, type_timestamp, meta_timestamp"
+    " FROM {0} WHERE shelf = ? AND name = ?"
+)
+_PUT: Final = (
+    "INSERT OR REPLACE INTO {0} (name, timestamp, size, content_type, etag, policy, count, type_timestamp,"
+    " meta_timestamp, shelf, seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_DROP: Final = "DELETE FROM {0} WHERE shelf = ? AND name = ?"
+_GET_LIVE: Final = _GET.format("live", 0)
+_GET_GONE: Final = _GET.format("gone", 1)
+
+
+class Corrupt(Exception):
+    """The file is no database, or a damaged one."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """SQLite's and the system's troubles in the words of the storage seam.
+
+    Raises Corrupt, DeviceFull, DeviceGone. A missing file (FileNotFoundError) passes as it is.
+    """
+    try:
+        yield
+    except sqlite3.Error as trouble:
+        code = getattr(trouble, "sqlite_errorcode", None)
+        primary = code & 0xFF if isinstance(code, int) else None
+        if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise Corrupt(str(trouble)) from trouble
+        if primary == sqlite3.SQLITE_FULL:
+            raise DeviceFull(str(trouble)) from trouble
+        if primary in (
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+            sqlite3.SQLITE_IOERR,
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_PERM,
+        ):
+            raise DeviceGone(str(trouble)) from trouble
+        raise
+    except FileNotFoundError:
+        raise
+    except OSError as trouble:
+        if trouble.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DeviceFull(trouble.strerror) from trouble
+        raise DeviceGone(f"{trouble.strerror}: {trouble.filename}") from trouble
+
+
+class Database:
+    """An open database. Use it from any thread of the process that opened it; not after a fork.
+
+    path: of the file. inode: what was opened, to tell when another file took its place.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises FileNotFoundError, Corrupt, DeviceGone."""
+        self.path = path
+        self.lock = threading.RLock()
+        self.users = 0
+        with translated():
+            found = os.stat(path)
+            self.inode = (found.st_dev, found.st_ino)
+            self._pending = os.open(
+                path.with_suffix(".pending"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+            )
+            try:
+                self._sql = sqlite3.connect(
+                    f"file:{path}?mode=rw", uri=True, isolation_level=None, check_same_thread=False,
+                    timeout=LOCK_WAIT, cached_statements=64,
+                )  # fmt: skip
+                for pragma in _PRAGMAS:
+                    self._sql.execute(pragma)
+                account, container = self._sql.execute("SELECT account, container FROM facts").fetchone()
+            except BaseException:
+                os.close(self._pending)
+                raise
+        self.account: str = account
+        self.container: str | None = container
+        self._join: lines.Join = lines.join_containers if container is None else lines.join_objects
+
+    def close(self) -> None:
+        """Give back what is open."""
+        with self.lock:
+            self._sql.close()
+            os.close(self._pending)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Alone among all threads and processes. Raises DeviceGone when that takes too long."""
+        with self.lock:
+            self._flock()
+            try:
+                yield
+            finally:
+                fcntl.flock(self._pending, fcntl.LOCK_UN)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """`writing`, all or nothing."""
+        with self.writing(), translated():
+            self._sql.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._sql
+                self._sql.execute("COMMIT")
+            except BaseException:
+                if self._sql.in_transaction:
+                    self._sql.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Everything recorded until now."""
+        with self.lock, translated():
+            yield self._sql
+
+    def info(self) -> Info:
+        """Facts, metadata and counts; also of what is deleted."""
+        with self.reading() as sql:
+            facts = sql.execute(
+                "SELECT account, container, id, created, put, deleted, changed, policy, state FROM facts"
+            ).fetchone()
+            metadata = {name: (value, at) for name, value, at in sql.execute("SELECT * FROM metadata")}
+            totals = {
+                row[0]: row[1:] for row in sql.execute("SELECT policy, lines, objects, bytes FROM totals")
+            }
+        account, container, id, created, put, deleted, changed, policy, state = facts
+        shared: dict[str, Any] = {
+            "account": account, "container": container, "id": id, "created": created, "put": put,
+            "deleted": deleted, "changed": changed, "metadata": metadata, "state": state,
+        }  # fmt: skip
+        if container is None:
+            sums = [sum(one[index] for one in totals.values()) for index in range(3)]
+            return Info(containers=sums[0], count=sums[1], bytes=sums[2], per_policy=totals, **shared)
+        count, _, size = totals.get(policy, (0, 0, 0))
+        return Info(count=count, bytes=size, policy=policy, **shared)
+
+    def empty(self) -> bool:
+        """Whether it has no lines, of whatever policy."""
+        with self.reading() as sql:
+            return sql.execute("SELECT 1 FROM live LIMIT 1").fetchone() is None
+
+    def set_facts(self, **facts: str | int | None) -> None:
+        """Change columns of the facts; within a `transaction`."""
+        names = ", ".join(f"{name} = ?" for name in facts)
+        self._sql.execute(f"UPDATE facts SET {names}", tuple(facts.values()))
+
+    def set_metadata(self, given: Dated) -> None:
+        """Merge; the newest value of a name wins, at a tie the greater one; within a `transaction`."""
+        self._sql.executemany(
+            "INSERT INTO metadata (name, value, timestamp) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
+            " SET value = excluded.value, timestamp = excluded.timestamp"
+            " WHERE (excluded.timestamp, excluded.value) > (timestamp, value)",
+            [(name.lower(), value, at) for name, (value, at) in given.items()],
+        )
+
+    def list(self, query: Query) -> list[Row | Subdir]:
+        """A page of the listing."""
+        with self.reading() as sql:
+            return listing.page(sql, query, container=self.container is not None)
+
+    def merge(self, given: Iterable[Line], now: str) -> None:
+        """Bring lines in; within a `transaction`. ``now``: for lines that do not say when their counts were true."""
+        merge(self._sql, given, now, self._join)
+
+    def _flock(self) -> None:
+        try:
+            fcntl.flock(self._pending, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            pass
+        pause, end = 0.0005, time.monotonic() + LOCK_WAIT
+        while time.monotonic() < end:
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.02)
+            try:
+                fcntl.flock(self._pending, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                continue
+        raise DeviceGone(f"{self.path.name} is locked")
+
+
+def merge(sql: sqlite3.Connection, given: Iterable[Line], now: str, join: lines.Join) -> None:
+    """Join lines with those that are there, and keep totals, the mark and the numbers of changes right."""
+    objects = join is lines.join_objects
+    seq, sum_ = sql.execute("SELECT seq, mark FROM facts").fetchone()
+    total = int.from_bytes(sum_)
+    joined: dict[tuple[int, str], Line] = {}  # what is to be written
+    before: dict[tuple[int, str], Line | None] = {}
+    for line in given:
+        key = (line[6] if objects else 0, line[0])
+        known = joined.get(key)
+        if known is None:
+            if key in before:
+                known = before[key]
+            else:
+                known = sql.execute(_GET_LIVE, key).fetchone() or sql.execute(_GET_GONE, key).fetchone()
+                before[key] = known
+        if not objects:
+            line = lines.told(line, known, now)
+            new = line if known is None else join(known, line)
+        elif known is None and not line[8] and not line[9]:
+            new = line
+        else:
+            new = join(line if known is None else known, line)
+        if new != known:
+            joined[key] = new
+    if not joined:
+        return
+    puts: dict[str, list[tuple[Any, ...]]] = {"live": [], "gone": []}
+    drops: dict[str, list[tuple[int, str]]] = {"live": [], "gone": []}
+    changes: dict[int, list[int]] = {}
+    for key, new in joined.items():
+        seq += 1
+        known = before[key]
+        total ^= lines.mark(new)
+        puts["gone" if new[5] else "live"].append((*new[:5], *new[6:], key[0], seq))
+        if not new[5]:
+            _count(changes, new, 1)
+        if known is not None:
+            total ^= lines.mark(known)
+            if not known[5]:
+                _count(changes, known, -1)
+            if bool(known[5]) != bool(new[5]):
+                drops["gone" if known[5] else "live"].append(key)
+    for table in ("live", "gone"):
+        sql.executemany(_DROP.format(table), drops[table])
+        sql.executemany(_PUT.format(table), puts[table])
+    sql.executemany(
+        "INSERT INTO totals (policy, lines, objects, bytes) VALUES (?, ?, ?, ?) ON CONFLICT (policy) DO UPDATE SET"
+        " lines = lines + excluded.lines, objects = objects + excluded.objects, bytes = bytes + excluded.bytes",
+        [(policy, *change) for policy, change in changes.items()],
+    )
+    sql.execute("UPDATE facts SET seq = ?, mark = ?", (seq, total.to_bytes(16)))
+
+
+def _count(changes: dict[int, list[int]], line: Line, sign: int) -> None:
+    change = changes.setdefault(line[6], [0, 0, 0])
+    change[0] += sign
+    change[1] += sign * line[7]
+    change[2] += sign * line[2]

@@ -1,0 +1,309 @@
+"""The account and container databases of this machine's devices: the part of `storage.Node` that is about them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from altostack.objectstore.config import Settings
+from altostack.objectstore.ledger import lines, schema
+from altostack.objectstore.ledger.database import Corrupt, Database, translated
+from altostack.objectstore.stamp import Clock
+from altostack.objectstore.storage import (
+    Dated,
+    DeviceGone,
+    Info,
+    Missing,
+    NotEmpty,
+    Query,
+    Row,
+    Spot,
+    Subdir,
+    Superseded,
+    Update,
+)
+
+_OPEN: Final = 128  # databases that a process keeps open
+
+
+class Ledgers:
+    """Accounts and containers on the devices below a folder.
+
+    What is said of `updates` in `storage.Node` is for whoever delivers them: here they are not looked at. Every method
+    raises DeviceGone and, where it writes, DeviceFull.
+    """
+
+    def __init__(self, devices: Path, settings: Settings, *, clock: Clock) -> None:
+        self.devices, self.settings, self.clock = devices, settings, clock
+        self._default_policy = next(one.index for one in settings.storage_policies() if one.default)
+        self._open: OrderedDict[Path, Database] = OrderedDict()
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._forgotten: list[Database] = []  # of the process that forked this one: not ours to close
+
+    # ---- the methods of storage.Node
+
+    def create(
+        self,
+        spot: Spot,
+        account: str,
+        container: str | None,
+        timestamp: str,
+        *,
+        policy: int | None = None,
+        metadata: Dated | None = None,
+        updates: Sequence[Update] = (),
+    ) -> bool:
+        """Make it, bring it back or touch it; True when it was not there. As `storage.Node.create`.
+
+        Raises Superseded for another policy than that of the container, for a timestamp before its deletion, and for
+        a deleted account that still has containers.
+        """
+        wanted = None
+        if container is not None:
+            wanted = self._default_policy if policy is None else policy
+        made = self._make(spot, account, container, timestamp, wanted)
+        with self._database(spot, container is not None) as database:
+            with database.transaction():
+                before = database.info()
+                was_gone = _is_gone(before)
+                if was_gone and (timestamp <= before.deleted or before.containers):
+                    raise Superseded(before.deleted)
+                if was_gone:
+                    database.set_facts(changed=max(before.changed, timestamp))
+                if was_gone and container is not None:
+                    database.set_facts(policy=wanted, policy_since=timestamp)
+                elif policy is not None and container is not None and policy != before.policy:
+                    raise Superseded(before.put)
+                if timestamp > before.put:
+                    database.set_facts(put=timestamp)
+                if metadata:
+                    database.set_metadata(metadata)
+        return made or was_gone
+
+    def info(self, spot: Spot, account: str, container: str | None) -> Info:
+        """As `storage.Node.info`. Raises Missing."""
+        with self._database(spot, container is not None) as database:
+            return _present(database.info())
+
+    def change(
+        self, spot: Spot, account: str, container: str | None, timestamp: str, metadata: Dated
+    ) -> None:
+        """As `storage.Node.change`. Raises Missing."""
+        with self._database(spot, container is not None) as database, database.transaction():
+            _present(database.info())
+            database.set_metadata(metadata)
+
+    def destroy(
+        self,
+        spot: Spot,
+        account: str,
+        container: str | None,
+        timestamp: str,
+        *,
+        updates: Sequence[Update] = (),
+    ) -> bool:
+        """As `storage.Node.destroy`. Raises Missing, NotEmpty, Superseded.
+
+        An account is marked as deleted whatever it holds: its containers go later (the reaper).
+        """
+        with self._database(spot, container is not None) as database, database.transaction():
+            before = database.info()
+            if container is not None and not database.empty():
+                raise NotEmpty(f"{account}/{container}")
+            if timestamp <= before.put:
+                raise Superseded(before.put)
+            there = not _is_gone(before)
+            if timestamp > before.deleted:
+                database.set_facts(deleted=timestamp, changed=max(before.changed, timestamp))
+                database.set_metadata(
+                    {name: ("", timestamp) for name, (value, _) in before.metadata.items() if value}
+                )
+            return there
+
+    def list(
+        self, spot: Spot, account: str, container: str | None, query: Query, *, gone: bool = False
+    ) -> Sequence[Row | Subdir]:
+        """As `storage.Node.list`. ``gone``: also of a deleted account (the reaper's wish). Raises Missing."""
+        with self._database(spot, container is not None) as database:
+            if not gone:
+                _present(database.info())
+            return database.list(query)
+
+    def record(self, spot: Spot, account: str, container: str | None, rows: Iterable[Row]) -> None:
+        """As `storage.Node.record`. Raises Missing for a container that has no database here.
+
+        A container's line should say in ``meta_timestamp`` when its counts were true (`account_row` does).
+        """
+        given = [lines.of_row(row) for row in rows]
+        if container is None and given:
+            self._make(spot, account, None, min(line[1] for line in given), None)
+        with self._database(spot, container is not None) as database, database.transaction():
+            database.merge(given, self.clock.now())
+
+    # ---- and what the node itself needs
+
+    def account_row(self, spot: Spot, account: str, container: str) -> Row:
+        """The line of a container for its account's list, with its counts and the time of their being true.
+
+        Raises Missing when there is no database.
+        """
+        with self._database(spot, True) as database:
+            found = database.info()
+        gone = _is_gone(found)
+        return Row(
+            name=container, timestamp=found.deleted if gone else found.put, size=found.bytes, count=found.count,
+            deleted=gone, policy=found.policy or 0, meta_timestamp=self.clock.now(),
+        )  # fmt: skip
+
+    def folder(self, spot: Spot, container: bool) -> Path:
+        """Where the database of a spot lies."""
+        kind = "containers" if container else "accounts"
+        return self.devices / spot.device / kind / str(spot.part) / spot.digest[-3:] / spot.digest
+
+    def close(self) -> None:
+        """Close every database."""
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].close()
+
+    def _check_device(self, device: str) -> None:
+        path = self.devices / device
+        if not (path.is_mount() if self.settings.mount_check else path.is_dir()):
+            raise DeviceGone(f"{device} is not there")
+
+    def _make(
+        self, spot: Spot, account: str, container: str | None, timestamp: str, policy: int | None
+    ) -> bool:
+        """A new database where there is none; whether there was none."""
+        self._check_device(spot.device)
+        folder = self.folder(spot, container is not None)
+        path = folder / f"{spot.digest}.db"
+        if path.exists():
+            return False
+        with translated():
+            return write_new(
+                path, schema.image(account, container, timestamp, policy), self.devices / spot.device
+            )
+
+    @contextmanager
+    def _database(self, spot: Spot, container: bool) -> Iterator[Database]:
+        """The open database of a spot. Raises Missing, DeviceGone; a damaged one is put aside."""
+        path = self.folder(spot, container) / f"{spot.digest}.db"
+        try:
+            database = self._borrow(path)
+        except FileNotFoundError:
+            self._check_device(spot.device)
+            raise Missing from None
+        except Corrupt as trouble:
+            self._quarantine(spot, container)
+            raise DeviceGone(f"{spot.digest}: {trouble}") from trouble
+        try:
+            yield database
+        except Corrupt as trouble:
+            self._quarantine(spot, container)
+            raise DeviceGone(f"{spot.digest}: {trouble}") from trouble
+        finally:
+            with self._lock:
+                database.users -= 1
+                if not database.users and self._open.get(path) is not database:
+                    database.close()
+
+    def _borrow(self, path: Path) -> Database:
+        found = os.stat(path)
+        inode = (found.st_dev, found.st_ino)
+        with self._lock:
+            if self._process != os.getpid():
+                self._forgotten += self._open.values()
+                self._open.clear()
+                self._process = os.getpid()
+            database = self._open.get(path)
+            if database is not None and database.inode == inode:
+                self._open.move_to_end(path)
+                database.users += 1
+                return database
+            if database is not None:
+                self._let_go(path)
+            database = self._open[path] = Database(path)
+            database.users += 1
+            while len(self._open) > _OPEN:
+                self._let_go(next(iter(self._open)))
+            return database
+
+    def _let_go(self, path: Path) -> None:
+        """Keep it open no longer than somebody uses it; with the lock held."""
+        database = self._open.pop(path)
+        if not database.users:
+            database.close()
+
+    def _quarantine(self, spot: Spot, container: bool) -> None:
+        """Put a damaged database aside, where the operator finds it."""
+        folder = self.folder(spot, container)
+        kind = "containers" if container else "accounts"
+        aside = self.devices / spot.device / "quarantined" / kind / spot.digest
+        with translated():
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            if aside.exists():
+                aside = aside.with_name(f"{spot.digest}-{schema.new_id()}")
+            try:
+                os.rename(folder, aside)
+            except FileNotFoundError:
+                return  # somebody else was first
+
+
+def write_new(path: Path, content: bytes, top: Path) -> bool:
+    """A file that appears whole and durably, or not because there is one. Folders are made below ``top``."""
+    missing = []
+    folder = path.parent
+    while not folder.exists() and folder != top:
+        missing.append(folder)
+        folder = folder.parent
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{schema.new_id()}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    for one in [path.parent, *(made.parent for made in missing)]:
+        sync_folder(one)
+    return True
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def remove(folder: Path) -> None:
+    """Take a database's folder away, at once for everybody who looks."""
+    aside = folder.with_name(f".{schema.new_id()}")
+    os.rename(folder, aside)
+    shutil.rmtree(aside)
+
+
+def _is_gone(found: Info) -> bool:
+    """An account by its newest word; a container that was deleted and has objects nevertheless is there."""
+    return found.gone and (found.container is None or not found.count)
+
+
+def _present(found: Info) -> Info:
+    if _is_gone(found):
+        raise Missing(found.deleted)
+    return found

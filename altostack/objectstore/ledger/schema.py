@@ -1,0 +1,58 @@
+"""The tables of an account's or a container's database.
+
+``live`` and ``gone`` hold the lines and the tombstones: apart, so that a listing never walks over what was deleted,
+and clustered by name, so that a page of a listing is a piece of the table. ``shelf`` is an object line's policy and 0
+for containers' lines: one name may have a line on each shelf. ``seq`` rises with every change of a line; replication
+asks for what came after a number.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from typing import Final
+
+_LINES: Final = """
+CREATE TABLE {0} (
+  shelf INTEGER NOT NULL, name TEXT NOT NULL, timestamp TEXT NOT NULL, size INTEGER NOT NULL,
+  content_type TEXT NOT NULL, etag TEXT NOT NULL, policy INTEGER NOT NULL, count INTEGER NOT NULL,
+  type_timestamp TEXT NOT NULL, meta_timestamp TEXT NOT NULL, seq INTEGER NOT NULL,
+  PRIMARY KEY (shelf, name)) WITHOUT ROWID;
+CREATE INDEX {0}_seq ON {0} (seq);
+"""
+_TABLES: Final = f"""
+CREATE TABLE facts (
+  account TEXT NOT NULL, container TEXT, id TEXT NOT NULL, created TEXT NOT NULL, put TEXT NOT NULL,
+  deleted TEXT NOT NULL, changed TEXT NOT NULL, policy INTEGER, policy_since TEXT NOT NULL, seq INTEGER NOT NULL,
+  mark BLOB NOT NULL, state TEXT NOT NULL);
+CREATE TABLE metadata (name TEXT PRIMARY KEY, value TEXT NOT NULL, timestamp TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE totals (
+  policy INTEGER PRIMARY KEY, lines INTEGER NOT NULL, objects INTEGER NOT NULL, bytes INTEGER NOT NULL);
+CREATE TABLE points (id TEXT NOT NULL, direction TEXT NOT NULL, point INTEGER NOT NULL, seen TEXT NOT NULL,
+  PRIMARY KEY (id, direction)) WITHOUT ROWID;
+{_LINES.format("live")}{_LINES.format("gone")}
+"""
+_WAL: Final = (
+    b"\x02\x02"  # bytes 18 and 19 of the file: written and read by way of a log (SQLite file format, 1.3)
+)
+
+
+def image(account: str, container: str | None, timestamp: str, policy: int | None) -> bytes:
+    """The file of a new, empty database."""
+    made = sqlite3.connect(":memory:")
+    try:
+        made.executescript(_TABLES)
+        made.execute(
+            "INSERT INTO facts VALUES (?, ?, ?, ?, ?, '', ?, ?, ?, 0, ?, 'unsharded')",
+            (account, container, new_id(), timestamp, timestamp, timestamp, policy, timestamp, bytes(16)),
+        )
+        made.commit()
+        content = made.serialize()
+    finally:
+        made.close()
+    return content[:18] + _WAL + content[20:]
+
+
+def new_id() -> str:
+    """What a copy of a database is known by: 32 hex digits."""
+    return secrets.token_hex(16)
