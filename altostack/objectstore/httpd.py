@@ -202,6 +202,7 @@ class Server:
             except Exception:
                 log.exception("unexpected at %s %s", request.method, request.path)
                 response = Refusal(500).response()
+            contexts.set_request_id(request.trans_id)  # what is logged while the answer is sent is of this request
             body = connection.body
             keep = connection.keep and (body is None or body.finish())
             keep, sent = self._send(connection, request, response, keep=keep)

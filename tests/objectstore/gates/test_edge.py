@@ -1,0 +1,239 @@
+"""catch, gatekeeper, health, /info and listing."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from altostack.objectstore.http import ClientGone, Refusal, Request, Response
+from altostack.objectstore.httpd import Server, listen
+from altostack.objectstore.middleware import catch, gatekeeper, health, listing
+from tests.objectstore.gates.scene import Inner, ask, build, request, store
+
+
+@pytest.fixture
+def inner() -> Inner:
+    return Inner()
+
+
+def test_every_answer_says_its_transaction(tmp_path: Path, inner: Inner) -> None:
+    app = build(catch.factory, store(tmp_path), inner, trans_id_suffix="-west")
+    answer = ask(app, "GET", "/v1/a", x_trans_id_extra="mine\r\n: " + "x" * 99)
+    said = answer.headers["x-trans-id"]
+    assert re.fullmatch(r"tx[0-9a-f]{21}-[0-9a-f]{10}-west-mine[%0-9A-Zx]+", said)
+    assert said.endswith("x" * 24) and not said.endswith("x" * 25)
+    assert answer.headers["x-openstack-request-id"] == said == inner.asked[0].trans_id
+    assert ask(app, "GET", "/v1/a").headers["x-trans-id"] != said
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status"), [(Refusal(403), 403), (ClientGone("gone"), 499), (RuntimeError("the secret"), 500)]
+)
+def test_whatever_happens_is_answered(tmp_path: Path, trouble: Exception, status: int) -> None:
+    def fail(request: Request) -> Response:
+        raise trouble
+
+    answer = ask(build(catch.factory, store(tmp_path), fail), "GET", "/v1/a")
+    assert answer.status == status
+    assert answer.headers["x-trans-id"].startswith("tx")
+    assert b"the secret" not in answer.read()
+
+
+def test_the_access_log_tells_all_but_secrets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "altostack.objectstore.access")
+    made = request(
+        "GET", "/v1/AUTH_p1/c/o", query="temp_url_sig=deadbeef&temp_url_expires=1&X-Amz-Signature=cafe&limit=3",
+        who="anna", remote="10.0.0.9", user_agent="curl",
+    )  # fmt: skip
+    made.trans_id = "tx-1"
+    catch.log_access(made, Response(206), 77, 0.25)
+    line = caplog.records[0]
+    assert line.getMessage() == (
+        "GET /v1/AUTH_p1/c/o?temp_url_sig=***&temp_url_expires=1&X-Amz-Signature=***&limit=3 206"
+    )
+    told = vars(line)
+    assert (told["bytes_sent"], told["seconds"], told["client"], told["user"], told["trans_id"]) == (
+        77, 0.25, "10.0.0.9", "u-anna", "tx-1",
+    )  # fmt: skip
+    assert "anna" not in {value for key, value in told.items() if key != "user"}  # the token
+
+
+def test_the_server_calls_the_access_log(
+    tmp_path: Path, inner: Inner, caplog: pytest.LogCaptureFixture
+) -> None:
+    import urllib.request
+
+    caplog.set_level(logging.INFO, "altostack.objectstore.access")
+    listener = listen("127.0.0.1", 0)
+    server = Server(build(catch.factory, store(tmp_path), inner), listener, threads=1, done=catch.log_access)
+    server.start()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{listener.getsockname()[1]}/v1/a") as answer:
+            assert answer.headers["X-Trans-Id"] == answer.headers["X-Openstack-Request-Id"]
+            assert answer.read() == b"inner"
+    finally:
+        server.stop(1.0)
+    assert vars(caplog.records[0])["bytes_sent"] == 5
+
+
+OURS = [
+    "x-backend-replication", "x-account-sysmeta-a", "x-container-sysmeta-b", "x-object-sysmeta-c",
+    "x-object-transient-sysmeta-d", "x-container-host", "x-delete-at-container", "x-container-root-db-state",
+    "x_backend_storage_policy_index", "x-object_sysmeta-c", "x_container_sysmeta_b", "x-backend",
+]  # fmt: skip
+
+
+def test_nobody_sends_or_sees_what_is_ours(tmp_path: Path) -> None:
+    inner = Inner(
+        lambda request: Response(200, dict.fromkeys([*OURS, "x-object-meta-x", "x-container-hosts"], "1"))
+    )
+    made = request("PUT", "/v1/a/c/o")
+    made.headers |= dict.fromkeys([*OURS, "x-object-meta-x", "x-container-hosts"], "1") | {"x-timestamp": "7"}
+    answer = build(gatekeeper.factory, store(tmp_path), inner)(made)
+    left = {"x-object-meta-x": "1", "x-container-hosts": "1"}
+    assert answer.headers == left
+    assert inner.asked[0].headers == left | {"x-backend-inbound-x-timestamp": "7"}
+
+
+def test_healthcheck(tmp_path: Path, inner: Inner) -> None:
+    down = tmp_path / "down"
+    app = build(health.factory, store(tmp_path), inner, disable_path=str(down))
+    assert (ask(app, "GET", "/healthcheck").status, ask(app, "GET", "/healthcheck").body) == (200, b"OK")
+    down.touch()
+    assert ask(app, "GET", "/healthcheck").status == 503
+    assert ask(app, "GET", "/healthcheck/o").body == b"inner"
+
+
+def test_info(tmp_path: Path, inner: Inner) -> None:
+    made = store(tmp_path, max_object_name=99)
+    made.facts["tempurl"] = {"methods": ["GET"]}
+    made.facts["swift"] = {"strict_cors_mode": True}
+    app = build(health.factory, made, inner)
+    answer = ask(app, "GET", "/info", origin="http://a")
+    told = json.loads(answer.read())
+    assert told["swift"]["max_object_name_length"] == 99 and told["swift"]["strict_cors_mode"] is True
+    assert told["swift"]["policies"] == [{"name": "standard", "aliases": "standard", "default": True}]
+    assert told["tempurl"] == {"methods": ["GET"]} and "admin" not in told
+    assert "valid_api_versions" not in told["swift"]
+    assert answer.headers["access-control-allow-origin"] == "http://a"
+    assert ask(app, "OPTIONS", "/info").headers["allow"] == "GET, HEAD, OPTIONS"
+    assert ask(app, "PUT", "/info").status == 405
+    assert ask(build(health.factory, made, inner, expose_info="no"), "GET", "/info").status == 403
+    assert ask(app, "GET", "/info", query={"swiftinfo_sig": "x", "swiftinfo_expires": "99"}).status == 403
+
+
+def test_info_for_operators(tmp_path: Path, inner: Inner) -> None:
+    app = build(health.factory, store(tmp_path), inner, admin_key="hush")
+
+    def signed(method: str, expires: str) -> dict[str, str]:
+        text = f"{method}\n{expires}\n/info".encode()
+        return {
+            "swiftinfo_sig": hmac.new(b"hush", text, hashlib.sha1).hexdigest(),
+            "swiftinfo_expires": expires,
+        }
+
+    told = json.loads(ask(app, "GET", "/info", query=signed("GET", "9999999999")).read())
+    assert told["admin"] == {"disallowed_sections": ["swift.valid_api_versions"]}
+    assert told["swift"]["valid_api_versions"] == ["v1", "v1.0"]
+    assert ask(app, "HEAD", "/info", query=signed("GET", "9999999999")).status == 200
+    assert ask(app, "GET", "/info", query=signed("HEAD", "9999999999")).status == 401
+    assert ask(app, "GET", "/info", query=signed("GET", "7")).status == 401
+    assert ask(app, "GET", "/info", query=signed("GET", "9999999999") | {"swiftinfo_sig": "é"}).status == 401
+
+
+OBJECTS = [
+    {
+        "name": 'a&"<b>', "hash": "0" * 32, "bytes": 3, "content_type": "text/<x>",
+        "last_modified": "2026-01-31T12:00:00.123450",
+    },
+    {"subdir": "d/"},
+]  # fmt: skip
+CONTAINERS = [
+    {
+        "name": "c",
+        "count": 2,
+        "bytes": 5,
+        "last_modified": "2026-01-31T12:00:00.123450",
+        "storage_policy": "gold",
+    }
+]
+
+
+def _listing(folder: Path, entries: list[dict[str, object]]) -> object:
+    inner = Inner(lambda request: Response(200, {"x-container-object-count": "2"}, entries=list(entries)))
+    return build(listing.factory, store(folder), inner)
+
+
+def test_listings_in_three_forms(tmp_path: Path) -> None:
+    app = _listing(tmp_path, OBJECTS)
+    text = ask(app, "GET", "/v1/a/c")
+    assert (text.status, text.body) == (200, b'a&"<b>\nd/\n')
+    assert text.headers == {
+        "x-container-object-count": "2", "vary": "Accept", "content-type": "text/plain; charset=utf-8",
+        "content-length": str(len(text.read())),
+    }  # fmt: skip
+    assert text.entries is None
+    as_json = ask(app, "GET", "/v1/a/c", query={"format": "json"})
+    assert json.loads(as_json.read()) == OBJECTS and "vary" not in as_json.headers
+    tree = ElementTree.fromstring(ask(app, "GET", "/v1/a/c", query={"format": "xml"}).read())
+    assert tree.tag == "container" and tree.get("name") == "c"
+    assert [(one.tag, one.text) for one in tree[0]] == [
+        (key, str(OBJECTS[0][key])) for key in ("name", "hash", "bytes", "content_type", "last_modified")
+    ]
+    assert (tree[1].tag, tree[1].get("name"), tree[1][0].text) == ("subdir", "d/", "d/")
+    tree = ElementTree.fromstring(
+        ask(_listing(tmp_path, CONTAINERS), "GET", "/v1/a", query={"format": "xml"}).read()
+    )
+    assert (tree.tag, tree.get("name")) == ("account", "a")
+    assert {one.tag: one.text for one in tree[0]} == {key: str(value) for key, value in CONTAINERS[0].items()}
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", "text/plain"),
+        ("*/*", "text/plain"),
+        ("application/json", "application/json"),
+        ("text/xml", "text/xml"),
+        ("text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8", "application/xml"),
+        ("text/plain;q=0.1, application/json;q=0.7", "application/json"),
+        ("application/*", "application/json"),
+        ("text/html", 406),
+        ("text/plain;q=0", 406),
+        ("text/plain;q=0.1;q=2", 400),
+        ("nonsense", 400),
+        ("text/plain; q=abc", 400),
+    ],
+)
+def test_accept(tmp_path: Path, accept: str, kind: str | int) -> None:
+    answer = ask(_listing(tmp_path, OBJECTS), "GET", "/v1/a/c", accept=accept)
+    if isinstance(kind, int):
+        assert answer.status == kind
+    else:
+        assert answer.headers["content-type"] == f"{kind}; charset=utf-8"
+    if accept:
+        assert ask(_listing(tmp_path, OBJECTS), "GET", "/v1/a/c/o", accept=accept).status == 200
+
+
+def test_empty_listings_and_heads(tmp_path: Path) -> None:
+    app = _listing(tmp_path, [])
+    assert ask(app, "GET", "/v1/a/c").status == 204
+    assert ask(app, "GET", "/v1/a/c", query={"format": "nonsense"}).status == 204
+    answer = ask(app, "GET", "/v1/a/c", query={"format": "json"})
+    assert (answer.status, answer.body) == (200, b"[]")
+    answer = ask(app, "HEAD", "/v1/a/c", query={"format": "xml"})
+    assert answer.headers["content-type"] == "application/xml; charset=utf-8"
+    assert (answer.body, answer.headers["content-length"]) == (b"", "0")
+    html = Inner(lambda request: Response(200, {"content-type": "text/html"}, b"<p>"))
+    answer = ask(build(listing.factory, store(tmp_path), html), "GET", "/v1/a/c")
+    assert (answer.body, answer.headers) == (b"<p>", {"content-type": "text/html"})
+    assert ask(build(listing.factory, store(tmp_path), html), "HEAD", "/v1/a/c").headers == {
+        "content-type": "text/html"
+    }
