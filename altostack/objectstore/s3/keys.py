@@ -1,0 +1,176 @@
+"""Whose signature is it? Access keys of the identity service (EC2 credentials), and keys that the paste file names.
+
+A secret of the identity service never comes here. The service verifies a signature (POST /v3/s3tokens) and, for
+version 4, hands out the key of the signature's day, region and service; with that further requests are verified here.
+It is remembered for as long as the identity epoch stands still, so a deleted credential, a disabled user or a removed
+role counts with the next request. Source: Identity API v3, OS-EC2 and s3tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from altostack.kit.auth import Epoch
+from altostack.kit.clients import Client, RemoteError
+from altostack.kit.context import Context
+from altostack.objectstore.s3.errors import S3Error, denied
+from altostack.objectstore.s3.signature import Signed, sign, signing_key
+
+_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who signed a request. account: theirs. key: signs the chunks of the body (version 4). owner: whether they do with
+    their account what they like, None where the policy engine says so."""
+
+    access: str
+    context: Context
+    account: str
+    key: bytes | None = None
+    owner: bool | None = None
+
+    @property
+    def id(self) -> str:
+        """Their canonical user id: an S3 account is a project."""
+        return self.context.project_id or self.account
+
+    @property
+    def name(self) -> str:
+        return self.context.project_name or self.id
+
+
+class Keys(Protocol):
+    """Somewhere that access keys are known."""
+
+    def bearer(self, signed: Signed) -> Caller | None:
+        """Who signed; None for an unknown access key. Raises S3Error for a wrong signature."""
+        ...
+
+
+def same(one: str, other: str) -> bool:
+    """Comparison of secrets."""
+    return hmac.compare_digest(one.encode("utf-8", "surrogateescape"), other.encode())
+
+
+def legacy(secret: str, text: bytes) -> str:
+    """The signature of version 2."""
+    return base64.b64encode(hmac.new(secret.encode(), text, hashlib.sha1).digest()).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """An access key of the paste file."""
+
+    secret: str
+    context: Context
+    account: str
+    owner: bool = True
+
+
+class FileKeys:
+    """Keys that the paste file names."""
+
+    def __init__(self, secrets: Mapping[str, Secret]) -> None:
+        self._secrets = dict(secrets)
+
+    def bearer(self, signed: Signed) -> Caller | None:
+        known = self._secrets.get(signed.access)
+        if known is None:
+            return None
+        key = None if signed.scope is None else signing_key(known.secret, signed.scope)
+        right = legacy(known.secret, signed.text) if key is None else sign(key, signed.text)
+        if not same(signed.signature, right):
+            raise S3Error("SignatureDoesNotMatch")
+        return Caller(signed.access, known.context, known.account, key, known.owner)
+
+
+class IdentityKeys:
+    """EC2 credentials of the identity service. ``epoch``: moves when anything changes what they are worth."""
+
+    def __init__(
+        self, identity: Client, epoch: Epoch, prefix: str, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._identity, self._epoch, self._prefix, self._clock = identity, epoch, prefix, clock
+        self._known: OrderedDict[tuple[str, tuple[str, str, str]], tuple[int, Caller]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def bearer(self, signed: Signed) -> Caller | None:
+        now = self._epoch.read()  # before asking: a change meanwhile makes the answer out of date, not too new
+        if signed.scope is not None:
+            held = self._known.get((signed.access, signed.scope))
+            if held is not None and held[0] == now and held[1].context.expires_at > self._clock():
+                caller = held[1]
+                if caller.key is None or not same(signed.signature, sign(caller.key, signed.text)):
+                    raise S3Error("SignatureDoesNotMatch")
+                return caller
+        found = self._ask(signed)
+        if found is not None and signed.scope is not None and found.key is not None:
+            with self._lock:
+                self._known[signed.access, signed.scope] = (now, found)
+                self._known.move_to_end((signed.access, signed.scope))
+                while len(self._known) > _REMEMBERED:
+                    self._known.popitem(last=False)
+        return found
+
+    def _ask(self, signed: Signed) -> Caller | None:
+        given: dict[str, Any] = {
+            "access": signed.access,
+            "signature": signed.signature,
+            "token": base64.urlsafe_b64encode(signed.text).decode(),
+        }
+        if signed.scope is not None:
+            given["params"] = {"X-Amz-Credential": "/".join((signed.access, *signed.scope, "aws4_request"))}
+        try:
+            body = self._identity.call("POST", "/v3/s3tokens", {"credentials": given})
+        except RemoteError as error:
+            if error.status == 404:
+                return None
+            if error.status in (400, 401):
+                wrong = "signature" in error.message.lower()
+                raise (S3Error("SignatureDoesNotMatch") if wrong else denied()) from None
+            raise S3Error("ServiceUnavailable") from error
+        key = body.get("signing_key")
+        context = _context(body["token"])
+        if not context.project_id:
+            raise denied()
+        account = self._prefix + context.project_id
+        return Caller(signed.access, context, account, bytes.fromhex(key) if key else None)
+
+
+def _context(body: Mapping[str, Any]) -> Context:
+    """The bearer of a token object (identity API v3)."""
+    user, project = body["user"], body.get("project") or {}
+    domain = project.get("domain") or {}
+    return Context(
+        user_id=user["id"],
+        user_name=user["name"],
+        user_domain_id=user["domain"]["id"],
+        user_domain_name=user["domain"].get("name", ""),
+        project_id=project.get("id"),
+        project_name=project.get("name"),
+        project_domain_id=domain.get("id"),
+        project_domain_name=domain.get("name"),
+        roles=frozenset(role["name"] for role in body.get("roles", ())),
+        expires_at=datetime.fromisoformat(body["expires_at"]).timestamp(),
+        methods=tuple(body.get("methods", ())),
+        audit_ids=tuple(body.get("audit_ids", ())),
+    )
+
+
+def find(keys: Sequence[Keys], signed: Signed) -> Caller:
+    """Who signed a request. Raises S3Error."""
+    for one in keys:
+        found = one.bearer(signed)
+        if found is not None:
+            return found
+    raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=signed.access)
