@@ -11,13 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped
 
 from altostack.identity import rules
-from altostack.identity.common import self_link
+from altostack.identity.common import bump, self_link
 from altostack.identity.delegation import delegated, refuse_delegated
 from altostack.identity.keeper import keeper
 from altostack.identity.model import IdentityRow
 from altostack.identity.project import PROJECTS
 from altostack.identity.user import USERS
-from altostack.kit.api import add, load
+from altostack.kit.api import add, load, remove
 from altostack.kit.call import Call
 from altostack.kit.errors import BadRequest, Conflict
 from altostack.kit.resource import Computed, Resource, field, key, private
@@ -141,6 +141,12 @@ def store(call: Call, blob: str, fields: dict[str, Any]) -> Credential:
 def update(call: Call, row: Credential, fields: dict[str, Any]) -> None:
     row.sealed = keeper(call.runtime).vault.seal(_checked(row.type, fields["blob"]))
     row.used = 0
+    bump(call)  # the object store remembers what signatures are worth
+
+
+def delete(call: Call, row: Credential) -> None:
+    remove(call, CREDENTIALS, row)
+    bump(call)
 
 
 CREDENTIALS = Resource(
@@ -153,6 +159,7 @@ CREDENTIALS = Resource(
     create_body=CredentialIn,
     update=update,
     update_body=CredentialChange,
+    delete=delete,
     computed={
         "blob": Computed(get=lambda call, row: keeper(call.runtime).vault.open(row.sealed)),
         "links": self_link("/credentials"),

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from altostack.identity import rules, signature
 from altostack.identity.auth import with_catalog
+from altostack.identity.common import bump
 from altostack.identity.credential import EC2, Credential, key_of, store
 from altostack.identity.delegation import refuse_delegated
 from altostack.identity.dialect import collection
@@ -106,6 +107,7 @@ def show_key(call: Call) -> Any:
 
 def delete_key(call: Call) -> None:
     call.session.delete(_key(call))
+    bump(call)  # the object store remembers what signatures are worth
 
 
 # ---- tokens for signed requests
@@ -122,8 +124,11 @@ def _signed(call: Call) -> Signed:
         raise BadRequest(f"The signed request is malformed: {error}.", field="credentials") from None
 
 
-def _token(call: Call, request: Signed, *, s3: bool) -> Token:
-    """A token for the signer, who must still be all that the credential says. Raises NotFound, Unauthorized."""
+def _token(call: Call, request: Signed, *, s3: bool) -> tuple[Token, str]:
+    """A token for the signer, who must still be all that the credential says, and the secret.
+
+    Raises NotFound, Unauthorized.
+    """
     kept, clock = keeper(call.runtime), call.runtime.clock
     epoch = kept.now()
     with call.runtime.db.read() as session:
@@ -145,7 +150,7 @@ def _token(call: Call, request: Signed, *, s3: bool) -> Token:
         raise Unauthorized("User not valid for project.")
     token = issue(kept, facts, ["ec2credential"], clock())
     kept.remember(token.id, epoch, token)
-    return token
+    return token, secret
 
 
 def _check(call: Call, request: Signed, secret: str, *, s3: bool) -> None:
@@ -164,13 +169,21 @@ def _check(call: Call, request: Signed, secret: str, *, s3: bool) -> None:
 
 
 def ec2_token(call: Call) -> Reply:
-    token = _token(call, _signed(call), s3=False)
+    token, _ = _token(call, _signed(call), s3=False)
     return Reply(body={"token": with_catalog(call, token)}, headers={"X-Subject-Token": token.id})
 
 
 def s3_token(call: Call) -> Any:
-    """What the signer may do; the token itself stays here."""
-    return {"token": with_catalog(call, _token(call, _signed(call), s3=True))}
+    """What the signer may do; the token itself stays here.
+
+    ``signing_key``: of a version 4 signature's day, region and service, hexadecimal. It verifies the chunks of a signed
+    upload and the signer's further requests of that day; the secret itself stays here too.
+    """
+    request = _signed(call)
+    token, secret = _token(call, request, s3=True)
+    key = signature.s3_signing_key(request, secret)
+    shown = {} if key is None else {"signing_key": key.hex()}
+    return {"token": with_catalog(call, token), **shown}
 
 
 EC2_ROUTES = (

@@ -181,21 +181,47 @@ def _v4_key(secret: str, scope: list[str]) -> bytes:
 # ---- S3: only the string that was signed is known
 
 
-def verifies_s3(request: Signed, secret: str) -> bool:
-    """Whether ``secret`` signed ``request.token``. Raises Malformed."""
+def _s3_text(request: Signed) -> str:
     try:
-        text = base64.urlsafe_b64decode(request.token.encode("ascii") + b"==").decode(
-            "utf-8", "surrogateescape"
-        )
+        plain = base64.urlsafe_b64decode(request.token.encode("ascii") + b"==")
     except (UnicodeError, binascii.Error, ValueError):
         raise Malformed("The string to sign is not base 64.") from None
+    return plain.decode("utf-8", "surrogateescape")
+
+
+def _s3_scope(request: Signed, text: str) -> list[str] | None:
+    """[day, region, service, end] of a version 4 signature, None before version 4. Raises Malformed.
+
+    It is in the string to sign; that of a form's policy is in X-Amz-Credential instead.
+    """
+    if text.startswith("AWS4"):
+        lines = text.split("\n")
+        scope = lines[2].split("/") if len(lines) == 4 and lines[0] == _V4 else []
+    elif (said := request.params.get("X-Amz-Credential")) is not None:
+        scope = said.split("/")[-4:]
+    else:
+        return None
+    if len(scope) != 4 or scope[3] != "aws4_request" or scope[2] not in _S3_SERVICES:
+        raise Malformed("Invalid EC2 signature.")
+    return scope
+
+
+def s3_signing_key(request: Signed, secret: str) -> bytes | None:
+    """The key that signed ``request.token``, good for its day, region and service; None before version 4.
+
+    Raises Malformed.
+    """
+    scope = _s3_scope(request, _s3_text(request))
+    return None if scope is None else _v4_key(secret, scope)
+
+
+def verifies_s3(request: Signed, secret: str) -> bool:
+    """Whether ``secret`` signed ``request.token``. Raises Malformed."""
+    text = _s3_text(request)
     if not request.signature or not text:
         raise Malformed("S3 signature not supplied.")
-    if not text.startswith("AWS4"):
+    scope = _s3_scope(request, text)
+    if scope is None:
         mac = hmac.new(secret.encode(), text.encode("utf-8", "surrogateescape"), hashlib.sha1).digest()
         return _same(request.signature, base64.b64encode(mac).decode())
-    lines = text.split("\n")
-    scope = lines[2].split("/") if len(lines) == 4 else []
-    if lines[0] != _V4 or len(scope) != 4 or scope[3] != "aws4_request" or scope[2] not in _S3_SERVICES:
-        raise Malformed("Invalid EC2 signature.")
     return _same(request.signature, _mac(_v4_key(secret, scope), text).hex())

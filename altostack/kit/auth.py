@@ -75,6 +75,11 @@ class TokenCache:
         self._known: OrderedDict[str, tuple[int, Context]] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def epoch(self) -> Epoch:
+        """What all that is remembered of identity goes by."""
+        return self._epoch
+
     def get(self, token: str) -> Context | None:
         """The token's bearer, or None for an invalid, expired or revoked one."""
         now = self._epoch.read()
