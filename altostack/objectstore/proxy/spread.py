@@ -1,0 +1,225 @@
+"""Where the copies of an account, container or object lie, and calls to all of them side by side."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from altostack.objectstore.http import Refusal
+from altostack.objectstore.storage import (
+    Device,
+    DeviceFull,
+    DeviceGone,
+    Exists,
+    Missing,
+    Node,
+    NotEmpty,
+    RingView,
+    Spot,
+    StorageError,
+    Superseded,
+)
+from altostack.objectstore.store import Store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_THREADS: Final = 128  # calls to other machines that run at a time
+_GRACE: Final = 0.5  # seconds that slow nodes get once enough have answered
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One copy: on which device, by which node. ``index``: which of the copies (fragments) it is."""
+
+    device: Device
+    spot: Spot
+    node: Node
+    local: bool
+    index: int
+
+
+class Site:
+    """Where the copies of one thing lie."""
+
+    __slots__ = ("_near", "_store", "digest", "part", "policy", "primaries", "ring")
+
+    def __init__(
+        self,
+        store: Store,
+        ring: RingView,
+        part: int,
+        digest: str,
+        policy: int = 0,
+        near: Callable[[Device], int] | None = None,
+    ) -> None:
+        self._store, self.ring, self.part, self.digest, self.policy = store, ring, part, digest, policy
+        self._near = near
+        self.primaries = [self.target(device, at) for at, device in enumerate(ring.nodes(part))]
+
+    def target(self, device: Device, index: int) -> Target:
+        """The copy ``index`` on a device."""
+        store = self._store
+        local = store.is_local(device.host, device.port)
+        node = store.local if local else store.node_at(device.host, device.port)
+        return Target(device, Spot(device.device, self.part, self.digest, self.policy), node, local, index)
+
+    def handoffs(self) -> Iterator[Target]:
+        """Substitutes, the best first."""
+        for device in self.ring.handoffs(self.part):
+            yield self.target(device, -1)
+
+    def readers(self) -> Iterator[Target]:
+        """Where to look for a copy, the likeliest and nearest first: all primaries, then as many handoffs."""
+        own = self.primaries
+        if len(own) > 1:
+            own = sorted(own, key=self._distance)
+        yield from own
+        yield from itertools.islice(self.handoffs(), len(own))
+
+    def _distance(self, target: Target) -> tuple[int, bool]:
+        return (self._near(target.device) if self._near is not None else 0, not target.local)
+
+
+def quorum(copies: int) -> int:
+    """How many of ``copies`` have to succeed: half of them, rounded up."""
+    return (copies + 1) // 2
+
+
+class Crew:
+    """Makes calls to nodes side by side: those of other machines in threads, local ones in the caller's."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """Made when it is first needed: a process that talks to its own devices alone has none."""
+        if self._pool is None:
+            with self._lock:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="nodes")
+        return self._pool
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Run it in a thread, with the caller's context."""
+        return self.pool.submit(contextvars.copy_context().run, call)
+
+    def run(
+        self, targets: Sequence[Target], call: Callable[[Target], T], enough: int | None = None
+    ) -> list[T | StorageError]:
+        """``call`` for each target; StorageErrors are results. In the order of the targets.
+
+        Once ``enough`` have succeeded, those that still run get a moment more; what is late counts as DeviceGone, and
+        goes on.
+        """
+        remote = sum(not one.local for one in targets)
+        if remote == 0 or len(targets) == 1:
+            return [_attempt(call, target) for target in targets]
+        results: list[T | StorageError] = [DeviceGone("too slow")] * len(targets)
+        pending: dict[Future[T | StorageError], int] = {}
+        for at, target in enumerate(targets):
+            if not target.local:
+                pending[self.submit(_bound(call, target))] = at
+        for at, target in enumerate(targets):
+            if target.local:
+                results[at] = _attempt(call, target)
+        until: float | None = None
+        while pending:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            done, _ = wait(pending, left, return_when=FIRST_COMPLETED)
+            if not done:
+                break
+            for one in done:
+                results[pending.pop(one)] = one.result()
+            good = sum(not isinstance(one, StorageError) for one in results)
+            if enough is not None and until is None and good >= enough:
+                until = time.monotonic() + _GRACE
+        return results
+
+    def write(self, site: Site, call: Callable[[Target], T], enough: int) -> list[T | StorageError]:
+        """``call`` for each primary; a device that fails is replaced by the next handoff."""
+        substitutes = _Shared(site.handoffs())
+
+        def one(target: Target) -> T:
+            tried = target
+            while True:
+                try:
+                    return call(tried)
+                except (DeviceGone, DeviceFull) as trouble:
+                    log.warning("%s/%s: %s", tried.device.host, tried.device.device, trouble)
+                    other = substitutes.next()
+                    if other is None:
+                        raise
+                    tried = Target(other.device, other.spot, other.node, other.local, target.index)
+
+        return self.run(site.primaries, one, enough)
+
+
+class _Shared:
+    """Handoffs that several threads take from; each is given once, and not endlessly many."""
+
+    def __init__(self, handoffs: Iterator[Target]) -> None:
+        self._handoffs = handoffs
+        self._lock = threading.Lock()
+
+    def next(self) -> Target | None:
+        with self._lock:
+            return next(self._handoffs, None)
+
+
+def _attempt(call: Callable[[Target], T], target: Target) -> T | StorageError:
+    try:
+        return call(target)
+    except StorageError as error:
+        return error
+
+
+def _bound(call: Callable[[Target], T], target: Target) -> Callable[[], T | StorageError]:
+    return lambda: _attempt(call, target)
+
+
+def settle(results: Sequence[T | StorageError], needed: int) -> list[T]:
+    """The successes, when there are enough.
+
+    Raises the error that most speaks for what is so: Missing, Exists, Superseded or NotEmpty when enough nodes say so,
+    else Refusal 507 when space is what is missing, 503.
+    """
+    good = [one for one in results if not isinstance(one, StorageError)]
+    if len(good) >= needed:
+        return good
+    for kind in (Exists, NotEmpty, Superseded, Missing):
+        said = [one for one in results if isinstance(one, kind)]
+        if len(said) >= needed:
+            raise max(said, key=lambda one: getattr(one, "timestamp", None) or "")
+    full = sum(isinstance(one, DeviceFull) for one in results)
+    if full and full >= len(results) - len(good) - full:
+        raise Refusal(507)
+    raise Refusal(503)
+
+
+def first(site: Site, call: Callable[[Target], T]) -> T:
+    """The first answer. Raises Missing when enough nodes say so, Refusal(503) when too few answer."""
+    missing: list[Missing] = []
+    silent = 0
+    for at, target in enumerate(site.readers()):
+        try:
+            return call(target)
+        except Missing as error:
+            if at < len(site.primaries) or error.timestamp is not None:
+                missing.append(error)
+        except (DeviceGone, DeviceFull) as trouble:
+            log.warning("%s/%s: %s", target.device.host, target.device.device, trouble)
+            silent += 1
+    if missing and (silent == 0 or len(missing) >= quorum(len(site.primaries))):
+        raise max(missing, key=lambda one: one.timestamp or "")
+    raise Refusal(503)
