@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from altostack.objectstore.config import Settings
-from altostack.objectstore.disk import objects, pending
+from altostack.objectstore.disk import layout, objects, pending
 from altostack.objectstore.disk.device import Devices, guarded
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import (
@@ -25,6 +26,7 @@ from altostack.objectstore.storage import (
     Update,
     Writer,
 )
+from altostack.objectstore.store import Rings
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class LocalNode:
         self.clock = clock
         self.ledgers = Ledgers(devices, settings, clock=clock)
         self.neighbours: Callable[[str, int], Node] = lambda host, port: self
+        self.rings: Rings | None = None
 
     # ---- objects
 
@@ -68,21 +71,35 @@ class LocalNode:
         device = self.devices.path(spot.device)
         with guarded(device):
             return objects.FileWriter(
-                self.devices, device, spot, timestamp, self._deliver, size=size, frag=frag, absent=absent
-            )
+                self.devices, device, spot, timestamp, self._deliver, size=size, frag=frag, absent=absent,
+                twin=self._twin(device, spot),
+            )  # fmt: skip
 
     def update(self, spot: Spot, timestamp: str, metadata: Metadata, updates: Sequence[Update] = ()) -> None:
         device = self.devices.path(spot.device)
         with guarded(device):
-            objects.update(self.devices, device, spot, timestamp, metadata)
+            objects.update(self.devices, device, spot, timestamp, metadata, self._twin(device, spot))
         self._deliver(device, spot, updates)
 
     def delete(self, spot: Spot, timestamp: str, updates: Sequence[Update] = (), *, name: str = "") -> bool:
         device = self.devices.path(spot.device)
         with guarded(device):
-            there = objects.delete(self.devices, device, spot, timestamp, name)
+            there = objects.delete(self.devices, device, spot, timestamp, name, self._twin(device, spot))
         self._deliver(device, spot, updates)
         return there
+
+    def _twin(self, device: str, spot: Spot) -> str:
+        """The object's folder after its policy's partitions are doubled, "" while that is not under way."""
+        if self.rings is None:
+            return ""
+        try:
+            power = self.rings.object(spot.policy).next_part_power
+        except LookupError:  # no ring of this policy is here
+            return ""
+        if power is None:
+            return ""
+        part = layout.part_of(spot.digest, power)
+        return "" if part == spot.part else layout.object_folder(device, spot, part)
 
     def _deliver(self, device: str, spot: Spot, updates: Sequence[Update]) -> None:
         """Bring updates to their copies; what fails is kept on the device. Raises DeviceGone, DeviceFull."""
@@ -110,9 +127,9 @@ class LocalNode:
         metadata: Dated | None = None,
         updates: Sequence[Update] = (),
     ) -> bool:
-        return self.ledgers.create(
-            spot, account, container, timestamp, policy=policy, metadata=metadata, updates=updates
-        )
+        made = self.ledgers.create(spot, account, container, timestamp, policy=policy, metadata=metadata)
+        self._tell(spot, account, container, updates)
+        return made
 
     def info(self, spot: Spot, account: str, container: str | None) -> Info:
         return self.ledgers.info(spot, account, container)
@@ -131,7 +148,15 @@ class LocalNode:
         *,
         updates: Sequence[Update] = (),
     ) -> bool:
-        return self.ledgers.destroy(spot, account, container, timestamp, updates=updates)
+        there = self.ledgers.destroy(spot, account, container, timestamp)
+        self._tell(spot, account, container, updates)
+        return there
+
+    def _tell(self, spot: Spot, account: str, container: str | None, updates: Sequence[Update]) -> None:
+        """Bring a container's line to its account's copies, with the counts that are true here."""
+        if container is not None and updates:
+            row = self.ledgers.account_row(spot, account, container)
+            self._deliver(self.devices.path(spot.device), spot, [replace(one, row=row) for one in updates])
 
     def list(self, spot: Spot, account: str, container: str | None, query: Query) -> Sequence[Row | Subdir]:
         return self.ledgers.list(spot, account, container, query)
