@@ -159,8 +159,8 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def gone(self) -> bool:
-        """Whether its newest word is that it is deleted."""
-        return bool(self.deleted) and self.deleted > self.put
+        """Whether its newest word is that it is deleted. A deleted container that has objects nevertheless is there."""
+        return bool(self.deleted) and self.deleted > self.put and (self.container is None or not self.count)
 
 
 class Stored(Protocol):

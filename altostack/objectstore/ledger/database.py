@@ -11,18 +11,22 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from altostack.objectstore.ledger import lines, listing
 from altostack.objectstore.ledger.lines import Line
+from altostack.objectstore.ledger.pending import Pending
 from altostack.objectstore.storage import (
     Dated,
     DeviceFull,
     DeviceGone,
     Info,
+    Missing,
     Query,
     Row,
     Subdir,
@@ -42,6 +46,9 @@ _PUT: Final = (
     "INSERT OR REPLACE INTO {0} (name, timestamp, size, content_type, etag, policy, count, type_timestamp,"
     " meta_timestamp, shelf, seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_BATCH: Final = 5000  # lines of one transaction
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(tuple[str, list[Line]])
 _DROP: Final = "DELETE FROM {0} WHERE shelf = ? AND name = ?"
 _GET_LIVE: Final = _GET.format("live", 0)
 _GET_GONE: Final = _GET.format("gone", 1)
@@ -98,9 +105,7 @@ class Database:
         with translated():
             found = os.stat(path)
             self.inode = (found.st_dev, found.st_ino)
-            self._pending = os.open(
-                path.with_suffix(".pending"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
-            )
+            self._file = os.open(path.with_suffix(".pending"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 self._sql = sqlite3.connect(
                     f"file:{path}?mode=rw", uri=True, isolation_level=None, check_same_thread=False,
@@ -110,17 +115,18 @@ class Database:
                     self._sql.execute(pragma)
                 account, container = self._sql.execute("SELECT account, container FROM facts").fetchone()
             except BaseException:
-                os.close(self._pending)
+                os.close(self._file)
                 raise
         self.account: str = account
         self.container: str | None = container
+        self._pending = Pending(self._file)
         self._join: lines.Join = lines.join_containers if container is None else lines.join_objects
 
     def close(self) -> None:
         """Give back what is open."""
         with self.lock:
             self._sql.close()
-            os.close(self._pending)
+            os.close(self._file)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -128,28 +134,62 @@ class Database:
         with self.lock:
             self._flock()
             try:
+                self._check_in_place()
                 yield
             finally:
-                fcntl.flock(self._pending, fcntl.LOCK_UN)
+                fcntl.flock(self._file, fcntl.LOCK_UN)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """`writing`, all or nothing."""
+        """`writing`, all or nothing, on top of everything recorded until now."""
         with self.writing(), translated():
             self._sql.execute("BEGIN IMMEDIATE")
             try:
+                recorded = self._pending.frames()
+                for frame in recorded:
+                    now, given = _DECODER.decode(frame)
+                    self.merge(given, now)
                 yield self._sql
                 self._sql.execute("COMMIT")
             except BaseException:
                 if self._sql.in_transaction:
                     self._sql.execute("ROLLBACK")
                 raise
+            if recorded:
+                self._pending.clear()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Everything recorded until now."""
+        """Everything recorded until now, as it was at one instant."""
         with self.lock, translated():
-            yield self._sql
+            if self._sql.in_transaction:  # of this thread
+                yield self._sql
+                return
+            if self._pending.filled():
+                with self.transaction():
+                    pass
+            self._sql.execute("BEGIN")
+            try:
+                yield self._sql
+            finally:
+                self._sql.execute("COMMIT")
+
+    def record(self, given: Sequence[Line], now: str) -> None:
+        """Take lines over, durably. ``now``: for lines that do not say when their counts were true."""
+        for start in range(0, len(given), _BATCH):
+            self._record(given[start : start + _BATCH], now)
+
+    def _record(self, given: Sequence[Line], now: str) -> None:
+        frame = _ENCODER.encode((now, given))
+        with self.lock, translated():
+            with self.writing():
+                number = self._pending.append(frame)
+            if number is None:
+                with self.transaction():
+                    self.merge(given, now)
+                return
+        with translated():
+            self._pending.sync(number)
 
     def info(self) -> Info:
         """Facts, metadata and counts; also of what is deleted."""
@@ -200,9 +240,18 @@ class Database:
         """Bring lines in; within a `transaction`. ``now``: for lines that do not say when their counts were true."""
         merge(self._sql, given, now, self._join)
 
+    def _check_in_place(self) -> None:
+        """Whoever takes a database away holds its lock, and moves its folder."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            raise Missing from None
+        if (found.st_dev, found.st_ino) != self.inode:
+            raise DeviceGone(f"{self.path.name} was replaced")
+
     def _flock(self) -> None:
         try:
-            fcntl.flock(self._pending, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             pass
@@ -211,7 +260,7 @@ class Database:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.02)
             try:
-                fcntl.flock(self._pending, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 continue

@@ -69,22 +69,21 @@ class Ledgers:
         if container is not None:
             wanted = self._default_policy if policy is None else policy
         made = self._make(spot, account, container, timestamp, wanted)
-        with self._database(spot, container is not None) as database:
-            with database.transaction():
-                before = database.info()
-                was_gone = _is_gone(before)
-                if was_gone and (timestamp <= before.deleted or before.containers):
-                    raise Superseded(before.deleted)
-                if was_gone:
-                    database.set_facts(changed=max(before.changed, timestamp))
-                if was_gone and container is not None:
-                    database.set_facts(policy=wanted, policy_since=timestamp)
-                elif policy is not None and container is not None and policy != before.policy:
-                    raise Superseded(before.put)
-                if timestamp > before.put:
-                    database.set_facts(put=timestamp)
-                if metadata:
-                    database.set_metadata(metadata)
+        with self._database(spot, container is not None) as database, database.transaction():
+            before = database.info()
+            was_gone = before.gone
+            if was_gone and (timestamp <= before.deleted or before.containers):
+                raise Superseded(before.deleted)
+            if was_gone:
+                database.set_facts(changed=max(before.changed, timestamp))
+            if was_gone and container is not None:
+                database.set_facts(policy=wanted, policy_since=timestamp)
+            elif policy is not None and container is not None and policy != before.policy:
+                raise Superseded(before.put)
+            if timestamp > before.put:
+                database.set_facts(put=timestamp)
+            if metadata:
+                database.set_metadata(metadata)
         return made or was_gone
 
     def info(self, spot: Spot, account: str, container: str | None) -> Info:
@@ -119,7 +118,7 @@ class Ledgers:
                 raise NotEmpty(f"{account}/{container}")
             if timestamp <= before.put:
                 raise Superseded(before.put)
-            there = not _is_gone(before)
+            there = not before.gone
             if timestamp > before.deleted:
                 database.set_facts(deleted=timestamp, changed=max(before.changed, timestamp))
                 database.set_metadata(
@@ -144,8 +143,8 @@ class Ledgers:
         given = [lines.of_row(row) for row in rows]
         if container is None and given:
             self._make(spot, account, None, min(line[1] for line in given), None)
-        with self._database(spot, container is not None) as database, database.transaction():
-            database.merge(given, self.clock.now())
+        with self._database(spot, container is not None) as database:
+            database.record(given, self.clock.now())
 
     # ---- and what the node itself needs
 
@@ -156,7 +155,7 @@ class Ledgers:
         """
         with self._database(spot, True) as database:
             found = database.info()
-        gone = _is_gone(found)
+        gone = found.gone
         return Row(
             name=container, timestamp=found.deleted if gone else found.put, size=found.bytes, count=found.count,
             deleted=gone, policy=found.policy or 0, meta_timestamp=self.clock.now(),
@@ -298,12 +297,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(aside)
 
 
-def _is_gone(found: Info) -> bool:
-    """An account by its newest word; a container that was deleted and has objects nevertheless is there."""
-    return found.gone and (found.container is None or not found.count)
-
-
 def _present(found: Info) -> Info:
-    if _is_gone(found):
+    if found.gone:
         raise Missing(found.deleted)
     return found
