@@ -322,6 +322,11 @@ class RingView(Protocol):
         ...
 
     @property
+    def next_part_power(self) -> int | None:
+        """While the partitions are being doubled: of two, how many they are going to be (or are already)."""
+        ...
+
+    @property
     def version(self) -> int:
         """Rises with every rebalance."""
         ...

@@ -38,6 +38,11 @@ def object_folder(device: str, spot: Spot, part: int | None = None) -> str:
     return f"{device}/{named('objects', spot.policy)}/{where}/{digest[-3:]}/{digest}"
 
 
+def part_of(digest: str, power: int) -> int:
+    """A digest's partition when there are 2**``power``: its first bits."""
+    return int(digest[:8], 16) >> (32 - power)
+
+
 class File(NamedTuple):
     """One file of an object. frag: None for whole copies. durable: False for a fragment that is not committed.
     typed: since when a ``.meta`` has its content type, empty when it has none."""
@@ -112,8 +117,8 @@ def choose(names: Iterable[str]) -> Files:
     every = [file for name in names if (file := parse(name)) is not None]
     if len(every) == 1 and every[0].kind == "data" and every[0].durable:  # nearly always
         return Files((every[0],), (), None, "", ())
-    written = {file.timestamp for file in every if file.kind == "data" and file.durable}
-    version = max(written, default="")
+    written = {(file.timestamp, file.frag) for file in every if file.kind == "data" and file.durable}
+    version = max((stamp for stamp, _ in written), default="")
     buried = max((file.timestamp for file in every if file.kind == "ts"), default="")
     tombstone = buried if buried and buried >= version else ""
     line = tombstone or version  # only what is beyond this counts
@@ -123,7 +128,9 @@ def choose(names: Iterable[str]) -> Files:
     obsolete: list[File] = []
     for file in every:
         if file.kind == "data":
-            if file.timestamp == version and not tombstone:
+            if not file.durable and (file.timestamp, file.frag) in written:
+                obsolete.append(file)  # linked twice
+            elif file.timestamp == version and not tombstone:
                 data.append(file)  # a fragment of a committed version is as good as committed
             elif file.timestamp > line:
                 loose.append(file)

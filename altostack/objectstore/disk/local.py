@@ -35,7 +35,8 @@ class LocalNode:
     """`storage.Node` on the folders ``devices``/<device>/.
 
     neighbours: (host, port) -> the node there; updates of lists go to it. Set by whoever puts the store together; until
-    then every update goes to this node itself.
+    then every update goes to this node itself. rings: the store's, set in the same way; they say when partitions are
+    being doubled.
     """
 
     def __init__(

@@ -189,20 +189,19 @@ def _wanted(files: Files, frag: int | None, timestamp: str | None) -> File:
 def _posted(device: str, spot: Spot, path: str) -> dict[str, str] | None:
     """What a ``.meta`` holds; None when it is gone or damaged: look again. Raises OSError."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return load(path).metadata
     except FileNotFoundError:
         return None
-    try:
-        return record.load(descriptor).metadata
     except record.Damaged as damage:
         quarantine(device, spot, path, str(damage))
         return None
-    finally:
-        os.close(descriptor)
 
 
 class FileWriter:
-    """An object on its way to a device: `storage.Writer`."""
+    """An object on its way to a device: `storage.Writer`.
+
+    twin: the object's folder in the partition that it is going to be in, while partitions are being doubled.
+    """
 
     def __init__(
         self,
@@ -215,14 +214,14 @@ class FileWriter:
         size: int | None,
         frag: int | None,
         absent: bool,
+        twin: str = "",
     ) -> None:
         self._devices, self._device, self._spot = devices, device, spot
         self._timestamp, self._frag, self._deliver = timestamp, frag, deliver
-        self._folder = layout.object_folder(device, spot)
+        self._folder, self._twin = layout.object_folder(device, spot), twin
         self._absent = absent
         self._written = 0
         self._sum: int | None = 0
-        self._visible = ""
         self._check(look(self._folder))
         devices.room(device, size or 0)
         self._descriptor, self._temporary = devices.temporary(device)
@@ -255,35 +254,47 @@ class FileWriter:
             self._sum = None if self._written > _CHECKED else zlib.crc32(data, self._sum)
 
     def put(self, metadata: Metadata, updates: Sequence[Update] = ()) -> None:
+        """As `storage.Writer.put`. The same content with the same timestamp again (its size, etag and fragment's index
+        are equal) changes nothing and is no error: so a push may be repeated. Other content is Superseded."""
         try:
             if self._announced > self._written:
                 os.ftruncate(self._descriptor, self._written)
-            record.store(self._descriptor, metadata, self._written, self._sum)
-            os.fsync(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
             files = look(self._folder)
             self._check(files)
-            durable = self._frag is None
-            name = layout.data_name(self._timestamp, self._frag, durable=durable)
-            place(self._temporary, self._folder, name)
-            self._temporary = ""
-            self._visible = name
-            if durable:
-                clean(self._folder)
+            if not self._is_here(files, metadata):
+                record.store(self._descriptor, metadata, self._written, self._sum)
+                if self._sum is None:
+                    # A file that had room made for it could show zeros after a loss of power. A small one has a check
+                    # sum that tells, so that one sync after the renaming is enough for it.
+                    os.fsync(self._descriptor)
+                name = layout.data_name(self._timestamp, self._frag, durable=self._frag is None)
+                place(self._descriptor, self._temporary, self._folder, name, self._twin)
+                if self._frag is None:
+                    clean(self._folder, self._twin)
         except OSError as error:
-            self.abort()
             raise trouble(self._device, error) from error
-        except BaseException:
+        finally:
             self.abort()
-            raise
         self._deliver(self._device, self._spot, updates)
+
+    def _is_here(self, files: Files, metadata: Metadata) -> bool:
+        """Whether what was written is here already. Raises Superseded when something else of that time is."""
+        for file in (*files.data, *files.loose):
+            if file.timestamp == self._timestamp and file.frag == self._frag:
+                try:
+                    held = load(f"{self._folder}/{file.name}")
+                except (FileNotFoundError, record.Damaged):
+                    continue
+                if held.size != self._written or held.metadata.get("etag") != metadata.get("etag"):
+                    raise Superseded(file.timestamp)
+                return True
+        return False
 
     def commit(self) -> None:
         if self._frag is None:
             return
         try:
-            commit(self._folder, self._timestamp, self._frag)
+            commit(self._folder, self._timestamp, self._frag, self._twin)
         except OSError as error:
             raise trouble(self._device, error) from error
 
@@ -293,12 +304,12 @@ class FileWriter:
         if descriptor >= 0:
             os.close(descriptor)
         if temporary:
-            with contextlib.suppress(OSError):  # a device that is gone keeps it; the folder is swept later
+            with contextlib.suppress(OSError):  # in its place, or on a device that is gone
                 os.unlink(temporary)
 
 
-def place(temporary: str, folder: str, name: str) -> None:
-    """Move a synced file to its place and make that last. Raises OSError."""
+def place(descriptor: int, temporary: str, folder: str, name: str, twin: str = "") -> None:
+    """Move a file to its place, and link it into the folder ``twin``, and make that last. Raises OSError."""
     changed: list[str] = []
     target = f"{folder}/{name}"
     while True:
@@ -306,32 +317,77 @@ def place(temporary: str, folder: str, name: str) -> None:
             os.rename(temporary, target)
             break
         except FileNotFoundError:
+            if not os.path.exists(temporary):
+                raise
             changed += make_folders(folder, _LEVELS)
     touch(folder)
-    for one in (folder, *reversed(changed)):
-        sync_folder(one)
+    if twin:
+        changed += link(target, twin, name)
+    os.fsync(descriptor)
+    sync_folders(folder, changed)
 
 
-def commit(folder: str, timestamp: str, frag: int) -> None:
+def link(path: str, folder: str, name: str) -> list[str]:
+    """Have a file in a second folder, too; the folders that changed and are to be synced.
+
+    Nothing to do when ``path`` is gone: a newer version has come. Raises OSError.
+    """
+    changed: list[str] = []
+    while True:
+        try:
+            os.link(path, f"{folder}/{name}")
+            break
+        except FileExistsError:
+            break
+        except FileNotFoundError:
+            if not os.path.exists(path):
+                return changed
+            changed += make_folders(folder, _LEVELS)
+    touch(folder)
+    return [*changed, folder]
+
+
+def sync_folders(folder: str, changed: Sequence[str] = ()) -> None:
+    """Make folders' entries last, the innermost first. Raises OSError."""
+    for one in dict.fromkeys((folder, *sorted(changed, key=len, reverse=True))):
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # a newer version came and went again, and so did the folder
+            sync_folder(one)
+
+
+def commit(folder: str, timestamp: str, frag: int, twin: str = "") -> None:
     """The second phase of a fragment. Nothing to do when it is done or a newer version has come. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(
-            f"{folder}/{layout.data_name(timestamp, frag, durable=False)}",
-            f"{folder}/{layout.data_name(timestamp, frag)}",
-        )
-        touch(folder)
-        sync_folder(folder)
-        clean(folder)
+    name = layout.data_name(timestamp, frag)
+    try:
+        os.rename(f"{folder}/{layout.data_name(timestamp, frag, durable=False)}", f"{folder}/{name}")
+    except FileNotFoundError:
+        return
+    touch(folder)
+    sync_folders(folder, link(f"{folder}/{name}", twin, name) if twin else ())
+    clean(folder, twin)
 
 
-def clean(folder: str) -> None:
+def clean(folder: str, twin: str = "") -> None:
     """Remove what a newer version made obsolete. Raises OSError."""
-    for file in look(folder).obsolete:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{folder}/{file.name}")
+    for one in (folder, twin) if twin else (folder,):
+        for file in look(one).obsolete:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{one}/{file.name}")
 
 
-def update(devices: Devices, device: str, spot: Spot, timestamp: str, metadata: Metadata) -> None:
+def load(path: str) -> record.Record:
+    """A file's record. Raises record.Damaged, FileNotFoundError, OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return record.load(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def update(
+    devices: Devices, device: str, spot: Spot, timestamp: str, metadata: Metadata, twin: str = ""
+) -> None:
     """See `storage.Node.update`. Raises Missing, Superseded, DeviceGone, OSError."""
     with contextlib.closing(read(devices, device, spot)) as held:
         if not held.durable:
@@ -351,33 +407,31 @@ def update(devices: Devices, device: str, spot: Spot, timestamp: str, metadata: 
     elif TYPED in posted:
         result |= {"content-type": posted["content-type"], TYPED: posted[TYPED]}
     stamp = max(timestamp, newest)
-    _small(devices, device, spot, layout.meta_name(stamp, result.get(TYPED, "")), result)
+    _small(devices, device, spot, layout.meta_name(stamp, result.get(TYPED, "")), result, twin)
 
 
-def delete(devices: Devices, device: str, spot: Spot, timestamp: str, name: str) -> bool:
+def delete(devices: Devices, device: str, spot: Spot, timestamp: str, name: str, twin: str = "") -> bool:
     """See `storage.Node.delete`. Raises Superseded, DeviceGone, OSError."""
     files = look(layout.object_folder(device, spot))
     if files.tombstone == timestamp:
         return False
     if files.newest >= timestamp:
         raise Superseded(files.newest)
-    _small(devices, device, spot, f"{timestamp}.ts", {"name": name})
+    _small(devices, device, spot, f"{timestamp}.ts", {"name": name}, twin)
     return bool(files.data)
 
 
-def _small(devices: Devices, device: str, spot: Spot, name: str, metadata: Metadata) -> None:
+def _small(devices: Devices, device: str, spot: Spot, name: str, metadata: Metadata, twin: str) -> None:
     """A file without content. Raises DeviceGone, OSError."""
     folder = layout.object_folder(device, spot)
     descriptor, temporary = devices.temporary(device)
     try:
-        try:
-            record.store(descriptor, metadata, 0)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        place(temporary, folder, name)
+        record.store(descriptor, metadata, 0)
+        place(descriptor, temporary, folder, name, twin)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    clean(folder)
+    finally:
+        os.close(descriptor)
+    clean(folder, twin)
