@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from altostack.objectstore.stamp import normal
 from altostack.objectstore.storage import Row
 
 ACCOUNT: Final = ".expiring_objects"
-_DIVISION: Final = 86400  # seconds
+DIVISION: Final = 86400  # seconds
 _SPREAD: Final = 100  # containers of a division
 _EMPTY: Final = "d41d8cd98f00b204e9800998ecf8427e"  # MD5 of nothing
 
 
 def container_of(delete_at: int, digest: str) -> str:
     """The queue's container for a moment (seconds since 1970); ``digest``: the object's place in its ring."""
-    return f"{max(0, delete_at // _DIVISION * _DIVISION - int(digest, 16) % _SPREAD):010d}"
+    return f"{max(0, delete_at // DIVISION * DIVISION - int(digest, 16) % _SPREAD):010d}"
 
 
 def row_of(
@@ -44,3 +46,8 @@ def read_row(name: str) -> tuple[str, str, str, str]:
     if not dash or len(parts) != 3 or not all(parts):
         raise ValueError(f"{name!r} is no line of the queue")
     return normal(when), parts[0], parts[1], parts[2]
+
+
+def gone(row: Row) -> Row:
+    """The line that takes a line back where it stands: one that is newer stays."""
+    return msgspec.structs.replace(row, deleted=True)

@@ -1,0 +1,127 @@
+"""Brings lists up to date: updates that could not be delivered at once, and containers' numbers for accounts."""
+
+from __future__ import annotations
+
+import logging
+
+from altostack.objectstore.care.daemon import Care, Home
+from altostack.objectstore.care.report import Tally
+from altostack.objectstore.disk import pending
+from altostack.objectstore.disk.device import guarded
+from altostack.objectstore.stamp import seconds
+from altostack.objectstore.storage import Missing, Spot, StorageError, Superseded, Update
+
+log = logging.getLogger(__name__)
+
+
+def deliver(care: Care, device: str) -> Tally:
+    """A pass over the updates that wait on a device of this machine. Raises DeviceGone."""
+    path = care.path(device)
+    with care.reports.tally("deliver", device) as tally, guarded(path):
+        for found in pending.waiting(path):
+            if tally.stopped:
+                break
+            rest = [one for one in found.updates if not _delivered(care, tally, one)]
+            tally.count("delivered", len(found.updates) - len(rest))
+            tally.count("waiting", len(rest))
+            pending.shrink(care.local.devices, path, found, rest)
+    return tally
+
+
+def _delivered(care: Care, tally: Tally, update: Update) -> bool:
+    """Whether it is where it belongs, or belongs nowhere any longer."""
+    homes = care.homes(update.account, update.container)
+    same = [
+        home
+        for home in homes
+        if (home.device.host, home.device.port, home.spot) == (update.host, update.port, update.spot)
+    ]
+    missing = 0
+    for home in same or homes:  # a rebalance may have moved the list since
+        try:
+            record(care, home, update)
+            return True
+        except Missing:
+            missing += 1
+        except StorageError as error:
+            tally.complain(f"{home.device.host}:{home.device.port}/{home.device.device}: {error}")
+    age = care.store.clock.seconds() - seconds(update.row.timestamp)
+    if missing and age > care.store.settings.reclaim_age:
+        tally.count("dropped")  # the container has been gone for so long that nobody remembers it
+        return True
+    return False
+
+
+def record(care: Care, home: Home, update: Update) -> None:
+    """Hand a line over; lists of hidden accounts are made when they are missing. Raises StorageError."""
+    try:
+        home.node.record(home.spot, update.account, update.container, (update.row,))
+    except Missing:
+        if not update.account.startswith(".") or update.container is None:
+            raise
+        try:
+            home.node.create(home.spot, update.account, update.container, update.row.timestamp)
+        except Superseded:  # it was deleted after this line was true
+            home.node.create(home.spot, update.account, update.container, care.store.clock.now())
+        home.node.record(home.spot, update.account, update.container, (update.row,))
+
+
+class Numbers:
+    """Tells accounts what their containers count, whenever that changed.
+
+    What was told is remembered in a file a device; without it everything is told again, which changes nothing.
+    """
+
+    def __init__(self, care: Care) -> None:
+        self._care = care
+
+    def run(self, device: str) -> Tally:
+        """A pass over the containers of a device. Raises DeviceGone."""
+        care = self._care
+        with care.reports.tally("numbers", device) as tally:
+            name = f".numbers-{device}"
+            told: dict[str, list[object]] = care.reports.kept(name) or {}
+            now: dict[str, list[object]] = {}
+            for spot in care.databases(device, "container"):
+                if tally.stopped:
+                    return tally
+                tally.count("containers")
+                known = told.get(spot.digest)
+                try:
+                    said = self._one(tally, spot, known)
+                except StorageError as error:
+                    tally.complain(f"{device}: {error}")
+                    continue
+                if said is not None:
+                    now[spot.digest] = said
+            if now != told:
+                care.reports.keep(name, now)
+        return tally
+
+    def _one(self, tally: Tally, spot: Spot, known: list[object] | None) -> list[object] | None:
+        """What the account knows now; None when it could not be told."""
+        care = self._care
+        info = care.local.ledgers.facts(spot)
+        if info.container is None or info.account.startswith(".shards_"):
+            return None
+        if not any(
+            care.is_mine(home.device) and home.spot == spot
+            for home in care.homes(info.account, info.container)
+        ):
+            return None  # a handoff's numbers are not the container's
+        said: list[object] = [info.put, info.deleted, info.count, info.bytes, info.policy]
+        if said == known:
+            return said
+        row = care.local.ledgers.account_row(spot, info.account, info.container)
+        homes = care.homes(info.account)
+        good = 0
+        for home in homes:
+            try:
+                home.node.record(home.spot, info.account, None, (row,))
+                good += 1
+            except StorageError as error:
+                tally.complain(f"{home.device.host}:{home.device.port}/{home.device.device}: {error}")
+        if 2 * good < len(homes):
+            return None
+        tally.count("told")
+        return said

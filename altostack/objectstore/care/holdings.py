@@ -1,0 +1,249 @@
+"""What a device holds of objects, in a form that nodes compare with each other, and what one of them lacks.
+
+A `Holding` is an object's files by their timestamps. Two devices that hold the same have equal holdings, whatever
+came first; so a sum over them (`sums`) says whether a partition is in step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from altostack.objectstore.disk import layout, objects
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """A file with content. frag: None for a whole copy."""
+
+    timestamp: str
+    frag: int | None = None
+    durable: bool = True
+
+
+class Holding(msgspec.Struct, frozen=True, array_like=True):
+    """What is here of an object. meta: of the newest POST that counts; typed: since when it says the content type.
+
+    tombstone: of the deletion that counts. data: committed pieces first.
+    """
+
+    data: tuple[Piece, ...] = ()
+    meta: str = ""
+    typed: str = ""
+    tombstone: str = ""
+
+    @property
+    def version(self) -> str:
+        """Of the data or deletion in force; "" when nothing committed is here."""
+        return self.tombstone or max((piece.timestamp for piece in self.data if piece.durable), default="")
+
+    def piece(self, frag: int | None) -> Piece | None:
+        """The newest piece of that index."""
+        found = [piece for piece in self.data if piece.frag == frag]
+        return max(found, key=lambda piece: (piece.timestamp, piece.durable), default=None)
+
+
+class Wants(msgspec.Struct, frozen=True, array_like=True):
+    """What somebody who was offered a holding has not got. frags: indexes of pieces; durable: it has the piece and
+    was not told that it is committed."""
+
+    data: bool = False
+    durable: bool = False
+    meta: bool = False
+    tombstone: bool = False
+
+    def __bool__(self) -> bool:
+        return self.data or self.durable or self.meta or self.tombstone
+
+
+NOTHING = Wants()
+
+
+def of_files(names: list[str]) -> Holding:
+    """The holding that a folder's files amount to."""
+    files = layout.choose(names)
+    pieces = [Piece(file.timestamp, file.frag, True) for file in files.data]
+    pieces += [Piece(file.timestamp, file.frag, False) for file in files.loose if file.frag is not None]
+    # The same fragment may lie there twice, committed and not, when a commit was cut off.
+    seen = {(piece.timestamp, piece.frag): piece for piece in reversed(pieces)}
+    meta = files.meta if files.data else None  # without content it says nothing
+    return Holding(
+        tuple(sorted(seen.values(), key=lambda piece: (piece.timestamp, piece.frag or 0, piece.durable))),
+        meta.timestamp if meta is not None else "",
+        meta.typed if meta is not None else "",
+        files.tombstone,
+    )
+
+
+def lacking(mine: Holding, offered: Holding, frag: int | None) -> Wants:
+    """What of ``offered`` would change ``mine`` if it came here; ``frag``: the index that belongs here."""
+    version = mine.version
+    if offered.tombstone:
+        return Wants(tombstone=offered.tombstone > mine.tombstone and offered.tombstone >= version)
+    theirs = offered.piece(frag) if frag is None else _newest(offered)
+    data = durable = False
+    if theirs is not None:
+        own = mine.piece(frag)
+        have = own is not None and own.timestamp >= theirs.timestamp
+        data = theirs.timestamp >= version and mine.tombstone < theirs.timestamp and not have
+        durable = own is not None and theirs.durable and own.timestamp == theirs.timestamp and not own.durable
+    content = data or any(piece.durable for piece in mine.data)
+    meta = content and (offered.meta, offered.typed) > (mine.meta, mine.typed) and offered.meta > version
+    return Wants(data=data, durable=durable, meta=meta)
+
+
+def _newest(offered: Holding) -> Piece | None:
+    """Of any fragment: committed ones say which version is to be had, others only what may become one."""
+    committed = [piece for piece in offered.data if piece.durable]
+    return max(committed or offered.data, key=lambda piece: piece.timestamp, default=None)
+
+
+class Place(NamedTuple):
+    """A folder of partitions: a device's path and a policy."""
+
+    device: str
+    policy: int
+
+    @property
+    def folder(self) -> str:
+        return layout.parts_folder(self.device, self.policy)
+
+
+def parts(place: Place) -> list[int]:
+    """The partitions that have a folder. Raises OSError."""
+    try:
+        return sorted(int(name) for name in os.listdir(place.folder) if name.isdigit())
+    except FileNotFoundError:
+        return []
+
+
+def suffixes(place: Place, part: int) -> list[str]:
+    """Raises OSError."""
+    return [name for name in listed(f"{place.folder}/{part}") if len(name) == 3]
+
+
+def holdings(place: Place, part: int, suffix: str) -> Iterator[tuple[str, Holding]]:
+    """What lies there, by digest; folders without anything that counts are left out. Raises OSError."""
+    folder = f"{place.folder}/{part}/{suffix}"
+    for digest in sorted(listed(folder)):
+        if len(digest) == 32:
+            found = of_files(listed(f"{folder}/{digest}"))
+            if found.data or found.meta or found.tombstone:
+                yield digest, found
+
+
+def holding(place: Place, part: int, digest: str) -> Holding:
+    """What lies there of one object. Raises OSError."""
+    return of_files(listed(f"{place.folder}/{part}/{digest[-3:]}/{digest}"))
+
+
+def part_of(digest: str, parts: int) -> int:
+    """The partition of a digest when there are ``parts`` of them: its first bits."""
+    return int(digest[:8], 16) >> (33 - parts.bit_length())
+
+
+def remove(place: Place, part: int, digest: str, known: Holding) -> bool:
+    """Remove an object's files if they still are what is ``known``; whether they were. Raises OSError."""
+    folder = f"{place.folder}/{part}/{digest[-3:]}/{digest}"
+    names = listed(folder)
+    if of_files(names) != known:
+        return False
+    for name in names:
+        if layout.parse(name) is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{folder}/{name}")
+    objects.touch(folder)
+    return True
+
+
+def sweep(place: Place, part: int) -> None:
+    """Remove a partition's folders that are empty. Whoever writes there meanwhile makes them anew. Raises OSError."""
+    top = f"{place.folder}/{part}"
+    for suffix in listed(top):
+        for digest in listed(f"{top}/{suffix}"):
+            _rmdir(f"{top}/{suffix}/{digest}")
+        _rmdir(f"{top}/{suffix}")
+    _rmdir(top)
+
+
+def _rmdir(folder: str) -> None:
+    try:
+        os.rmdir(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+            raise
+
+
+class Sums:
+    """Sums over what lies in a partition, by suffix; remembered for as long as the folders do not change.
+
+    Whoever changes an object touches the folders of its suffix and partition (`disk.objects.touch`); their times are
+    read before their contents, so a change that comes between is seen by the next look.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[Place, int, int | None], tuple[int, dict[str, tuple[int, str]]]] = {}
+
+    def of(self, place: Place, part: int, frag: int | None) -> dict[str, str]:
+        """Sum by suffix; ``frag``: the index of the fragments that are looked at. Raises OSError."""
+        key = (place, part, frag)
+        top = f"{place.folder}/{part}"
+        changed = _changed(top)
+        if changed is None:
+            self._parts.pop(key, None)
+            return {}
+        known, before = self._parts.get(key, (0, {}))
+        if known != changed:
+            after = {}
+            for suffix in suffixes(place, part):
+                when = _changed(f"{top}/{suffix}")
+                if when is None:
+                    continue
+                one = before.get(suffix)
+                after[suffix] = (
+                    one
+                    if one is not None and one[0] == when
+                    else (when, self._sum(place, part, suffix, frag))
+                )
+            before = {suffix: one for suffix, one in after.items() if one[1]}
+            self._parts[key] = (changed, before)
+        return {suffix: one for suffix, (_, one) in before.items()}
+
+    def _sum(self, place: Place, part: int, suffix: str, frag: int | None) -> str:
+        """Empty when nothing that counts lies there."""
+        summed, some = hashlib.md5(usedforsecurity=False), False
+        for digest, found in holdings(place, part, suffix):
+            piece = found.piece(frag)
+            if piece is None and not found.tombstone and not (frag is not None and found.data):
+                continue
+            some = True
+            said = "" if piece is None else f"{piece.timestamp}{piece.durable}"
+            summed.update(f"{digest}|{said}|{found.meta}|{found.typed}|{found.tombstone}\n".encode())
+        return summed.hexdigest() if some else ""
+
+
+def _changed(folder: str) -> int | None:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def sum_of(found: Mapping[str, str]) -> str:
+    """One sum over a partition's sums by suffix."""
+    return hashlib.md5(
+        "".join(f"{suffix}{one}" for suffix, one in sorted(found.items())).encode(), usedforsecurity=False
+    ).hexdigest()
+
+
+def listed(folder: str) -> list[str]:
+    """Names in a folder; none when it is not there. Raises OSError."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

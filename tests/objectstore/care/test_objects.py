@@ -1,0 +1,115 @@
+"""The replicator: copies that are missing, old, in the wrong place, or of what was deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from altostack.objectstore.care.objects import replicate
+from tests.objectstore.care.cluster import Cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    made = Cluster(tmp_path)
+    assert made.w.put("/v1/a/c").status == 201
+    return made
+
+
+def test_an_emptied_device_is_filled_again(cluster: Cluster) -> None:
+    for number in range(30):
+        body = b"%d" % number * (1 + number * 3000)
+        assert cluster.w.put(f"/v1/a/c/o{number}", body, x_object_meta_n=str(number)).status == 201
+    before = cluster.every()
+    cluster.empty("d2")
+    assert cluster.every() != before
+    cluster.replicate()
+    assert cluster.every() == before
+    assert cluster.w.get("/v1/a/c/o7").read() == b"7" * 21001
+
+
+def test_a_pass_with_nothing_to_do_does_nothing(cluster: Cluster) -> None:
+    cluster.w.put("/v1/a/c/o", b"x")
+    cluster.replicate()
+    did = replicate(cluster.care, cluster.home("/v1/a/c/o")[0]).did
+    assert did == {"partitions": 1}
+
+
+def test_metadata_and_content_types_are_pushed(cluster: Cluster) -> None:
+    cluster.w.put("/v1/a/c/o", b"x", x_object_meta_color="red", content_type="text/plain")
+    away = cluster.home("/v1/a/c/o")[1]
+    cluster.take_away(away)
+    assert cluster.w.post("/v1/a/c/o", x_object_meta_color="blue", content_type="text/html").status == 202
+    cluster.bring_back(away)
+    cluster.replicate()
+    files = [[name for name in found if ".meta" in name] for found in cluster.every().values()]
+    assert len([one for one in files if one]) == 3
+    for home in cluster.care.homes("a", "c", "o"):
+        held = home.node.read(home.spot)
+        assert (held.metadata["x-object-meta-color"], held.metadata["content-type"]) == ("blue", "text/html")
+        held.close()
+
+
+def test_what_a_handoff_took_goes_to_its_device(cluster: Cluster) -> None:
+    away = cluster.home("/v1/a/c/o")[0]
+    cluster.take_away(away)
+    assert cluster.w.put("/v1/a/c/o", b"content").status == 201
+    spare = (set(cluster.names) - set(cluster.home("/v1/a/c/o"))).pop()
+    assert cluster.files(spare)
+    cluster.replicate()
+    assert cluster.files(spare), "it was given up while a device was away"
+    cluster.bring_back(away)
+    cluster.replicate()
+    assert cluster.holds(away, "/v1/a/c/o")
+    assert not cluster.files(spare)
+    assert not list((cluster.path(spare) / "objects").iterdir())
+
+
+def test_a_device_that_is_out_is_stood_in_for(cluster: Cluster) -> None:
+    cluster.w.put("/v1/a/c/o", b"content")
+    homes = cluster.home("/v1/a/c/o")
+    spare = (set(cluster.names) - set(homes)).pop()
+    cluster.take_away(homes[0])
+    cluster.replicate()
+    assert cluster.files(spare)
+
+
+def test_what_was_deleted_stays_deleted_when_an_old_copy_comes_back(cluster: Cluster) -> None:
+    cluster.w.put("/v1/a/c/o", b"old")
+    away = cluster.home("/v1/a/c/o")[2]
+    cluster.take_away(away)
+    assert cluster.w.delete("/v1/a/c/o").status == 204
+    cluster.bring_back(away)
+    assert cluster.holds(away, "/v1/a/c/o")
+    cluster.replicate()
+    assert cluster.w.get("/v1/a/c/o").status == 404
+    for device in cluster.home("/v1/a/c/o"):
+        assert [name[-3:] for name in cluster.files(device)] == [".ts"]
+
+
+def test_a_newer_version_wins_wherever_it_lies(cluster: Cluster) -> None:
+    cluster.w.put("/v1/a/c/o", b"old")
+    away = cluster.home("/v1/a/c/o")[0]
+    cluster.take_away(away)
+    cluster.w.put("/v1/a/c/o", b"new")
+    cluster.bring_back(away)
+    cluster.replicate()
+    for home in cluster.care.homes("a", "c", "o"):
+        assert b"".join(home.node.read(home.spot).content()) == b"new"
+    assert sum(len(found) for found in cluster.every().values()) == 3
+
+
+def test_damage_is_not_passed_on(cluster: Cluster) -> None:
+    cluster.w.put("/v1/a/c/o", bytes(100_000))
+    homes = cluster.home("/v1/a/c/o")
+    data = next(cluster.folder_of(homes[0], "/v1/a/c/o").iterdir())
+    with data.open("r+b") as file:
+        file.seek(500)
+        file.write(b"\1")
+    cluster.empty(homes[1])
+    cluster.empty(homes[2])
+    did = replicate(cluster.care, homes[0]).did
+    assert did["damaged"] == 1
+    assert not cluster.files(homes[1])
+    assert list((cluster.path(homes[0]) / "quarantined").rglob("*.data"))
