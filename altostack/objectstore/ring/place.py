@@ -1,0 +1,380 @@
+"""Puts replicas on devices so that a plan is met: exactly as to how many, as far as possible as to where.
+
+An empty ring is laid out by systematic sampling (Madow, 1949): all devices in the order of the tree, each as long as its
+quota; replica k of partition p is what lies at p + k * parts. Every node of the tree is an interval, so every partition
+has its share in it, rounded up or down. That is done anew, in another order of the tree, for each few partitions,
+so that a device shares partitions with many others.
+
+A ring in use is changed by moves from devices that hold too much to those that hold too little, drawn at random and
+taken when the partition is then spread no worse. What remains is taken off and put anywhere. Then replicas that moved
+and lie badly change places with others that moved, which costs nothing; at last with some that did not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from altostack.objectstore.ring.plan import LEVELS, Ints, Plan
+
+Table = npt.NDArray[np.int32]  # [replica, partition] -> position of the device; -1: none
+Bits = npt.NDArray[np.bool_]
+
+_WEIGHTS: Final = (64, 16, 4, 4096)  # how bad it is to share a region, zone, host; a device is out of the question
+_BATCH: Final = 1 << 17  # proposals looked at together: they fit into the caches
+_SPREAD: Final = 4096  # orders of the tree an empty ring is laid out in, at most
+_PATIENCE: Final = 6  # rounds without success before giving up
+
+
+class Placer:
+    """One table being changed.
+
+    table: changed in place. ends: how many partitions have replica k. free: partitions of which a replica may be moved,
+    where it need not be. moved: replicas that do not lie where they did.
+    """
+
+    def __init__(
+        self, plan: Plan, table: Table, ends: Ints, free: Bits, rng: np.random.Generator
+    ) -> None:
+        self.plan = plan
+        self.table = table
+        self.free = free
+        self.rng = rng
+        self.before = table.copy()
+        self.rules = _Rules.of(plan, len(table))
+        self._present = np.arange(table.shape[1])[None, :] < ends[:, None]
+        self._held = np.bincount(table[table >= 0], minlength=len(plan.quota))
+
+    def run(self) -> None:
+        """Place everything that has no place, and move what should be moved and may."""
+        if not len(self.plan.quota):
+            return
+        if not (self.table >= 0).any():
+            self._lay_out()
+        else:
+            self._place_loose()
+            self._level()
+            self._drop_rest()
+        self._settle()
+        self._spread()
+        self._no_twins()
+
+    def excess(self) -> int:
+        """Replicas that devices hold beyond their quotas."""
+        return int(np.maximum(-self._need(), 0).sum())
+
+    # ---- an empty ring
+
+    def _lay_out(self) -> None:
+        tree, rng = self.plan.tree, self.rng
+        rows, parts = self.table.shape
+        blocks = min(_SPREAD, max(1, parts // 8))
+        size = parts // blocks
+        filled = self._present.reshape(rows, blocks, size).sum(axis=(0, 2))
+        quota = self.plan.quota.copy()
+        left = int(filled.sum())
+        widths = [len(up) for up in tree.up]
+        for block in range(blocks):
+            order = np.zeros(len(quota), dtype=np.int64)
+            for level, width in enumerate(widths):
+                order = order * width + rng.permutation(width)[tree.keys[level]]
+            order = np.argsort(order)
+            slots = int(filled[block])
+            edges = np.concatenate(([0], np.cumsum(quota[order]))) * slots
+            counts = np.diff((edges + rng.integers(left)) // left)
+            devices = np.repeat(order, counts).astype(np.int32)
+            quota[order] -= counts
+            left -= slots
+            here = slice(block * size, (block + 1) * size)
+            target = np.full(rows * size, -1, dtype=np.int32)
+            target[self._present[:, here].ravel()] = devices
+            self.table[:, here] = target.reshape(rows, size)
+        self._held = np.bincount(self.table[self._present], minlength=len(quota))
+
+    # ---- moves
+
+    def _need(self) -> Ints:
+        return self.plan.quota - self._held
+
+    def _place_loose(self) -> None:
+        """Replicas without a device go to those that want more, where they lie well."""
+        rows, cols = np.nonzero((self.table < 0) & self._present)
+        self._propose(rows, cols, loose=True)
+
+    def _level(self) -> None:
+        """From devices that hold too much to those that hold too little; first what lies badly."""
+        for badly in (True, False):
+            full = np.append(self._need() < 0, False)
+            chosen = full[self.table] & self._may_move()
+            if badly:
+                chosen &= self._badness() > 0
+            rows, cols = np.nonzero(chosen)
+            self._propose(rows, cols, loose=False, better=badly)
+
+    def _may_move(self) -> Bits:
+        """Partitions that may be touched and have not been."""
+        touched = (self.table != self.before).any(axis=0) | ((self.table < 0) & self._present).any(axis=0)
+        return np.asarray(self.free & ~touched)
+
+    def _propose(self, rows: Ints, cols: Ints, *, loose: bool, better: bool = False) -> None:
+        """Draw slots of the list and devices that want more; move where nothing gets worse, or all gets better."""
+        rng, table = self.rng, self.table
+        idle = 0
+        while len(cols) and idle < _PATIENCE:
+            need = self._need()
+            wanting = np.repeat(np.arange(len(need)), np.maximum(need, 0))
+            if not len(wanting):
+                return
+            count = min(_BATCH, max(4 * min(len(wanting), len(cols)), 1 << 12))
+            pick = rng.integers(len(cols), size=count) if count < len(cols) or not loose else None
+            if pick is None:  # few are left: each gets its turn
+                pick = np.resize(rng.permutation(len(cols)), count)
+            row, col = rows[pick], cols[pick]
+            to = wanting[rng.integers(len(wanting), size=count)]
+            now = table[row, col]
+            others = self._others(row, col)
+            cost = self.rules.cost(to, others)
+            good = cost <= 0
+            if not loose:
+                good &= cost <= self.rules.cost(now, others) - better
+            taken = np.flatnonzero(good)
+            taken = taken[_first_of_each(col[taken], table.shape[1])]
+            taken = taken[_rank(to[taken]) < need[to[taken]]]
+            if not loose:
+                taken = taken[_rank(now[taken]) < -need[now[taken]]]
+            self._move(row[taken], col[taken], to[taken])
+            idle = 0 if len(taken) * 1000 > count else idle + 1
+            if loose:
+                left = table[rows, cols] < 0
+            else:
+                left = np.append(self._need() < 0, False)[table[rows, cols]]
+                done = np.zeros(table.shape[1], dtype=bool)
+                done[col[taken]] = True
+                left &= ~done[cols]
+            rows, cols = rows[left], cols[left]
+
+    def _move(self, row: Ints, col: Ints, to: Ints) -> None:
+        now = self.table[row, col]
+        count = len(self._held)
+        self._held = self._held - np.bincount(now[now >= 0], minlength=count) + np.bincount(to, minlength=count)
+        self.table[row, col] = to
+
+    def _drop_rest(self) -> None:
+        """Take off what still is too much, the worst placed first, and put all that has no place anywhere."""
+        rng, table = self.rng, self.table
+        excess = np.maximum(-self._need(), 0)
+        if excess.any():
+            full = np.append(excess > 0, False)
+            badness = self._badness()
+            rows, cols = np.nonzero(full[table] & self._may_move())
+            order = np.lexsort((rng.random(len(rows)), -badness[rows, cols]))
+            rows, cols = rows[order], cols[order]
+            while len(rows):
+                keep = _first_of_each(cols, table.shape[1])
+                one, at = rows[keep], cols[keep]
+                devices = table[one, at]
+                fits = _rank(devices) < excess[devices]
+                one, at, devices = one[fits], at[fits], devices[fits]
+                if not len(at):
+                    break
+                table[one, at] = -1
+                gone = np.bincount(devices, minlength=len(excess))
+                excess, self._held = excess - gone, self._held - gone
+                used = np.zeros(table.shape[1], dtype=bool)
+                used[at] = True
+                left = ~used[cols] & np.append(excess > 0, False)[table[rows, cols]]
+                rows, cols = rows[left], cols[left]
+        rows, cols = np.nonzero((table < 0) & self._present)
+        if not len(cols):
+            return
+        need = np.maximum(self._need(), 0)
+        edges = np.concatenate(([0], np.cumsum(need))) * len(cols)
+        total = int(need.sum())  # more than there is to place, when others may not give theirs away
+        counts = np.diff((edges + rng.integers(total)) // total)
+        self._move(rows, cols, rng.permutation(np.repeat(np.arange(len(need)), counts)))
+
+    # ---- exchanges
+
+    def _settle(self) -> None:
+        """Replicas that moved and lie badly change places with others that moved."""
+        rows, cols = np.nonzero(self.table != self.before)
+        self._exchange(rows, cols, rows, cols, once=False)
+
+    def _spread(self) -> None:
+        """Whatever lies badly still and may move changes places with something that may move."""
+        moved = self.table != self.before
+        may = self._may_move()
+        bad = self._badness() > 0
+        rows, cols = np.nonzero(bad & (moved | may[None, :]))
+        if len(cols):
+            others = np.nonzero(may[None, :] & self._present)
+            self._exchange(rows, cols, *others, once=True)
+
+    def _exchange(self, rows: Ints, cols: Ints, with_rows: Ints, with_cols: Ints, *, once: bool) -> None:
+        """``once``: a partition takes part once at most, as each exchange is a move."""
+        rng, table = self.rng, self.table
+        if not len(with_cols):
+            return
+        used = np.zeros(table.shape[1], dtype=bool)
+        idle = 0
+        bad = np.flatnonzero(self._bad_at(rows, cols))
+        while len(bad) and idle < _PATIENCE:
+            tries = max(1, _BATCH // len(bad))
+            first = np.repeat(rng.permutation(bad)[: _BATCH], tries)
+            row, col = rows[first], cols[first]
+            pick = rng.integers(len(with_cols), size=len(first))
+            other_row, other_col = with_rows[pick], with_cols[pick]
+            if not once and idle % 2 == 0:  # what lies badly itself is the likeliest to gain
+                mine = bad[rng.integers(len(bad), size=len(first) // 2)]
+                other_row[: len(mine)], other_col[: len(mine)] = rows[mine], cols[mine]
+            here, there = table[row, col], table[other_row, other_col]
+            around, yonder = self._others(row, col), self._others(other_row, other_col)
+            cost = self.rules.cost
+            gain = cost(here, around) + cost(there, yonder) - cost(there, around) - cost(here, yonder)
+            ok = np.flatnonzero((gain > 0) & (col != other_col) & ~used[other_col] & ~used[col])
+            ok = ok[np.argsort(-gain[ok], kind="stable")]
+            ok = ok[_apart(col[ok], other_col[ok], table.shape[1])]
+            table[row[ok], col[ok]], table[other_row[ok], other_col[ok]] = there[ok], here[ok]
+            if once:
+                used[col[ok]] = used[other_col[ok]] = True
+            idle = 0 if len(ok) else idle + 1
+            again = np.flatnonzero(self._bad_at(rows[bad], cols[bad]))
+            bad = bad[again] if len(again) and not once else np.flatnonzero(self._bad_at(rows, cols) & ~used[cols])
+
+    def _no_twins(self) -> None:
+        """No partition may lie twice on a device, whatever the quotas say."""
+        for row in range(1, len(self.table)):
+            twins = np.flatnonzero(
+                ((self.table[:row] == self.table[row]) & (self.table[row] >= 0)).any(axis=0)
+            )
+            for col in twins:
+                usable = np.flatnonzero(self.plan.tree.weights > 0)
+                usable = usable[~np.isin(usable, self.table[:, col])]
+                if len(usable):
+                    others = np.repeat(self._others(np.array([row]), np.array([col])), len(usable), axis=1)
+                    ratio = self._held[usable] / self.plan.tree.weights[usable]
+                    best = usable[np.lexsort((ratio, self.rules.cost(usable, others)))[:1]]
+                    self._move(np.array([row]), np.array([col]), best)
+
+    # ---- how well replicas lie
+
+    def _others(self, row: Ints, col: Ints) -> Table:
+        """The devices of the partition's other replicas, [replica, n]; -1 in place of its own."""
+        column = self.table[:, col]
+        column[row, np.arange(len(col))] = -1
+        return column
+
+    def _bad_at(self, rows: Ints, cols: Ints) -> Bits:
+        if not len(cols):
+            return np.zeros(0, dtype=bool)
+        over = self.rules.over(self.table[rows, cols], self._others(rows, cols))
+        return np.asarray((over > 0) | self.rules.lacking(self.table[:, cols]))
+
+    def _badness(self) -> Ints:
+        """For every slot of the table how much it is too much where it lies; 0 for none."""
+        parts = self.table.shape[1]
+        found = np.zeros(self.table.shape, dtype=np.int64)
+        for start in range(0, parts, _BATCH):
+            cols = np.arange(start, min(parts, start + _BATCH))
+            lacking = self.rules.lacking(self.table[:, cols])
+            for row in range(len(self.table)):
+                rows = np.full(len(cols), row)
+                over = self.rules.over(self.table[row, cols], self._others(rows, cols))
+                found[row, cols] = np.where(self.table[row, cols] >= 0, over + lacking, 0)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """One level of the tree as it looks from devices: position -> node, fewest, most; the last place is for none."""
+
+    key: npt.NDArray[np.int32]
+    low: npt.NDArray[np.int32]
+    high: npt.NDArray[np.int32]
+    needed: int  # sum of the fewest of all nodes
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What it costs to have a replica of a partition on a device."""
+
+    levels: tuple[_Level, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, rows: int) -> _Rules:
+        """Levels that say nothing, or the same as the one below, are left out."""
+        found = []
+        sizes = [len(up) for up in plan.tree.up]
+        for level in range(len(LEVELS)):
+            last = level == len(LEVELS) - 1
+            if not last and (sizes[level] == 1 or sizes[level] == sizes[level + 1]):
+                continue
+            key = np.append(plan.tree.keys[level], -1).astype(np.int32)
+            low = np.append(plan.low[level], 0).astype(np.int32)[key]
+            high = np.append(plan.high[level], rows).astype(np.int32)[key]
+            found.append(_Level(key, low, high, int(plan.low[level].sum()), _WEIGHTS[level]))
+        return cls(tuple(found))
+
+    def cost(self, device: Ints, others: Table) -> Ints:
+        """Of adding the device to the others: positive where there are too many, negative where one is needed."""
+        total = np.zeros(len(device), dtype=np.int64)
+        for level in self.levels:
+            count = self._count(level, device, others)
+            total += level.weight * (count >= level.high[device])
+            if level.needed:
+                total -= level.weight * (count < level.low[device])
+        return total
+
+    def over(self, device: Ints, others: Table) -> Ints:
+        """The part of the cost that is for too many."""
+        total = np.zeros(len(device), dtype=np.int64)
+        for level in self.levels:
+            total += level.weight * (self._count(level, device, others) >= level.high[device])
+        return total
+
+    def lacking(self, devices: Table) -> Bits:
+        """Whether partitions lack a replica where one is needed; ``devices``: [replica, n]."""
+        found = np.zeros(devices.shape[1], dtype=bool)
+        for level in self.levels:
+            if level.needed:
+                have = np.zeros(devices.shape[1], dtype=np.int64)
+                for row, device in enumerate(devices):
+                    have += self._count(level, device, devices[:row]) < level.low[device]
+                found |= have < level.needed
+        return found
+
+    @staticmethod
+    def _count(level: _Level, device: Ints, others: Table) -> Ints:
+        own = level.key[device]
+        count = np.zeros(len(own), dtype=np.int64)
+        for other in others:
+            count += level.key[other] == own
+        return count
+
+
+def _first_of_each(numbers: Ints, size: int) -> Bits:
+    """Marks one occurrence of each number: the first."""
+    place = np.full(size, -1, dtype=np.int64)
+    places = np.arange(len(numbers))
+    place[numbers[::-1]] = places[::-1]
+    return np.asarray(place[numbers] == places)
+
+
+def _apart(one: Ints, other: Ints, size: int) -> Bits:
+    """Marks pairs of which no number is in an earlier pair."""
+    both = np.stack((one, other), axis=1).ravel()
+    return _first_of_each(both, size).reshape(-1, 2).all(axis=1)
+
+
+def _rank(numbers: Ints) -> Ints:
+    """How many equal numbers come before each."""
+    order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
+    starts = np.searchsorted(ordered, ordered)
+    rank = np.empty(len(numbers), dtype=np.int64)
+    rank[order] = np.arange(len(numbers)) - starts
+    return rank
