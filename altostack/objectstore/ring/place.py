@@ -12,6 +12,7 @@ and lie badly change places with others that moved, which costs nothing; at last
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,10 +23,12 @@ from altostack.objectstore.ring.plan import LEVELS, Ints, Plan
 
 Table = npt.NDArray[np.int32]  # [replica, partition] -> position of the device; -1: none
 Bits = npt.NDArray[np.bool_]
+_Partners = Callable[[Ints], tuple[Ints, Ints]]  # devices of some replicas -> rows and partitions of others
 
 _WEIGHTS: Final = (64, 16, 4, 4096)  # how bad it is to share a region, zone, host; a device is out of the question
 _BATCH: Final = 1 << 17  # proposals looked at together: they fit into the caches
 _SPREAD: Final = 4096  # orders of the tree an empty ring is laid out in, at most
+_FURTHER: Final = 200  # one in so many moves may be made in vain, for others that lie badly
 _PATIENCE: Final = 6  # rounds without success before giving up
 
 
@@ -106,13 +109,43 @@ class Placer:
 
     def _level(self) -> None:
         """From devices that hold too much to those that hold too little; first what lies badly."""
-        for badly in (True, False):
+        for _ in range(_PATIENCE):
+            bad = (self._badness() > 0) & self._may_move()
             full = np.append(self._need() < 0, False)
-            chosen = full[self.table] & self._may_move()
-            if badly:
-                chosen &= self._badness() > 0
-            rows, cols = np.nonzero(chosen)
-            self._propose(rows, cols, loose=False, better=badly)
+            rows, cols = np.nonzero(bad & full[self.table])
+            self._propose(rows, cols, loose=False, better=True)
+            if not self._take_turns(bad):
+                break
+        full = np.append(self._need() < 0, False)
+        rows, cols = np.nonzero(full[self.table] & self._may_move())
+        self._propose(rows, cols, loose=False)
+
+    def _take_turns(self, bad: Bits) -> bool:
+        """Where a device has given enough, but not the partition that lies badly: another that it gave goes back.
+
+        That one lies badly then, but may have a replica on a device that has something left to give.
+        """
+        if not (self._need() < 0).any():
+            return False
+        rows, cols = np.nonzero(bad & self._may_move())
+        moved = np.nonzero((self.table != self.before) & (self.before >= 0))
+        if not len(cols) or not len(moved[0]):
+            return False
+        pick = self.rng.permutation(len(cols))
+        rows, cols = rows[pick], cols[pick]
+        here = self.table[rows, cols]
+        other_rows, other_cols = self._of_same_origin(*moved)(here)
+        there = self.table[other_rows, other_cols]
+        around, yonder = self._others(rows, cols), self._others(other_rows, other_cols)
+        cost = self.rules.cost
+        ok = np.flatnonzero(
+            (self.before[other_rows, other_cols] == here)
+            & (cost(there, around) <= np.minimum(cost(here, around) - 1, 0))
+            & (cost(here, yonder) <= cost(here, around))
+        )
+        ok = ok[_apart(cols[ok], other_cols[ok], self.table.shape[1])]
+        self.table[rows[ok], cols[ok]], self.table[other_rows[ok], other_cols[ok]] = there[ok], here[ok]
+        return bool(len(ok))
 
     def _may_move(self) -> Bits:
         """Partitions that may be touched and have not been."""
@@ -199,50 +232,83 @@ class Placer:
     # ---- exchanges
 
     def _settle(self) -> None:
-        """Replicas that moved and lie badly change places with others that moved."""
+        """Replicas that moved and lie badly change places with others that moved: that costs nothing."""
         rows, cols = np.nonzero(self.table != self.before)
-        self._exchange(rows, cols, rows, cols, once=False)
+        nobody = np.zeros(self.table.shape[1], dtype=bool)
+        self._exchange(rows, cols, self._any_of(rows, cols), nobody)
 
     def _spread(self) -> None:
-        """Whatever lies badly still and may move changes places with something that may move."""
-        moved = self.table != self.before
+        """Replicas that did not move and lie badly change places, as cheaply as can be; then those that moved."""
         may = self._may_move()
-        bad = self._badness() > 0
-        rows, cols = np.nonzero(bad & (moved | may[None, :]))
+        rows, cols = np.nonzero((self._badness() > 0) & may[None, :])
         if len(cols):
-            others = np.nonzero(may[None, :] & self._present)
-            self._exchange(rows, cols, *others, once=True)
+            moved = np.nonzero(self.table != self.before)
+            self._exchange(rows, cols, self._of_same_origin(*moved), may)
+            self._exchange(rows, cols, self._any_of(*moved), may)
+            self._exchange(rows, cols, self._any_of(*np.nonzero(may[None, :] & self._present)), may)
+        rows, cols = np.nonzero(self.table != self.before)
+        allowed = len(cols) // _FURTHER
+        if allowed:
+            self._exchange(rows, cols, self._any_of(*np.nonzero(may[None, :] & self._present)), may, allowed)
 
-    def _exchange(self, rows: Ints, cols: Ints, with_rows: Ints, with_cols: Ints, *, once: bool) -> None:
-        """``once``: a partition takes part once at most, as each exchange is a move."""
+    def _any_of(self, rows: Ints, cols: Ints) -> _Partners:
+        """Partners drawn from a list."""
+
+        def draw(here: Ints) -> tuple[Ints, Ints]:
+            pick = self.rng.integers(len(cols), size=len(here))
+            return rows[pick], cols[pick]
+
+        return draw if len(cols) else _nobody
+
+    def _of_same_origin(self, rows: Ints, cols: Ints) -> _Partners:
+        """Partners that were moved away from where one lies: they go back, and one moves in their stead."""
+        origin = self.before[rows, cols]
+        order = np.argsort(origin, kind="stable")
+        rows, cols, origin = rows[order], cols[order], origin[order]
+
+        def draw(here: Ints) -> tuple[Ints, Ints]:
+            start, stop = np.searchsorted(origin, here), np.searchsorted(origin, here, side="right")
+            pick = np.minimum(start + self.rng.integers(np.maximum(stop - start, 1)), len(cols) - 1)
+            return rows[pick], cols[pick]  # those of another origin, if there is none, are good too
+
+        return draw if len(cols) else _nobody
+
+    def _exchange(
+        self, rows: Ints, cols: Ints, partners: _Partners, may: Bits, allowed: int | None = None
+    ) -> None:
+        """What lies badly of a list changes places with partners, as long as that makes things better.
+
+        may: partitions of which something may be moved that has not been yet; kept up to date. allowed: so many times.
+        """
         rng, table = self.rng, self.table
-        if not len(with_cols):
-            return
-        used = np.zeros(table.shape[1], dtype=bool)
         idle = 0
         bad = np.flatnonzero(self._bad_at(rows, cols))
-        while len(bad) and idle < _PATIENCE:
-            tries = max(1, _BATCH // len(bad))
-            first = np.repeat(rng.permutation(bad)[: _BATCH], tries)
+        while len(bad) and idle < _PATIENCE and allowed != 0:
+            first = np.resize(rng.permutation(bad), _BATCH)
             row, col = rows[first], cols[first]
-            pick = rng.integers(len(with_cols), size=len(first))
-            other_row, other_col = with_rows[pick], with_cols[pick]
-            if not once and idle % 2 == 0:  # what lies badly itself is the likeliest to gain
-                mine = bad[rng.integers(len(bad), size=len(first) // 2)]
-                other_row[: len(mine)], other_col[: len(mine)] = rows[mine], cols[mine]
-            here, there = table[row, col], table[other_row, other_col]
+            here = table[row, col]
+            other_row, other_col = partners(here)
+            if not len(other_col):
+                return
+            there = table[other_row, other_col]
             around, yonder = self._others(row, col), self._others(other_row, other_col)
             cost = self.rules.cost
             gain = cost(here, around) + cost(there, yonder) - cost(there, around) - cost(here, yonder)
-            ok = np.flatnonzero((gain > 0) & (col != other_col) & ~used[other_col] & ~used[col])
+            ok = np.flatnonzero(
+                (gain > 0)
+                & (col != other_col)
+                & (may[col] | (here != self.before[row, col]))
+                & (may[other_col] | (there != self.before[other_row, other_col]))
+            )
             ok = ok[np.argsort(-gain[ok], kind="stable")]
-            ok = ok[_apart(col[ok], other_col[ok], table.shape[1])]
+            ok = ok[_apart(col[ok], other_col[ok], table.shape[1])][:allowed]
             table[row[ok], col[ok]], table[other_row[ok], other_col[ok]] = there[ok], here[ok]
-            if once:
-                used[col[ok]] = used[other_col[ok]] = True
+            may[col[ok]] = may[other_col[ok]] = False
+            if allowed is not None:
+                allowed -= len(ok)
             idle = 0 if len(ok) else idle + 1
-            again = np.flatnonzero(self._bad_at(rows[bad], cols[bad]))
-            bad = bad[again] if len(again) and not once else np.flatnonzero(self._bad_at(rows, cols) & ~used[cols])
+            again = bad[self._bad_at(rows[bad], cols[bad])]
+            bad = again if len(again) else np.flatnonzero(self._bad_at(rows, cols))
 
     def _no_twins(self) -> None:
         """No partition may lie twice on a device, whatever the quotas say."""
@@ -354,6 +420,10 @@ class _Rules:
         for other in others:
             count += level.key[other] == own
         return count
+
+
+def _nobody(here: Ints) -> tuple[Ints, Ints]:
+    return here[:0], here[:0]
 
 
 def _first_of_each(numbers: Ints, size: int) -> Bits:
