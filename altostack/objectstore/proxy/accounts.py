@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from altostack.objectstore.http import Place, Refusal, Request, Response
 from altostack.objectstore.proxy import backend
+from altostack.objectstore.proxy.counts import Counts
 from altostack.objectstore.proxy.known import look_up, read_info, site_of
 from altostack.objectstore.proxy.limits import check_merged, check_metadata, check_name, listing_limit
 from altostack.objectstore.proxy.spread import Crew, Target, first, quorum, settle
@@ -23,8 +24,8 @@ _REMOVE: Final = "x-remove-account-meta-"
 class Accounts:
     """The account part of the API."""
 
-    def __init__(self, store: Store, crew: Crew) -> None:
-        self._store, self._crew = store, crew
+    def __init__(self, store: Store, crew: Crew, counts: Counts) -> None:
+        self._store, self._crew, self._counts = store, crew, counts
 
     def get(self, request: Request, place: Place) -> Response:
         """GET and HEAD."""
@@ -34,6 +35,7 @@ class Accounts:
         account = place.account
         check_name(account, "Account", store.settings.max_account_name)
         limit = listing_limit(request, store.settings.listing_limit)
+        self._counts.flush(account)
         info: Info | None
         try:
             info = read_info(store, account)

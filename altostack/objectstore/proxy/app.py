@@ -7,6 +7,7 @@ from importlib.metadata import version
 from altostack.objectstore.http import Refusal, Request, Response
 from altostack.objectstore.proxy.accounts import Accounts
 from altostack.objectstore.proxy.containers import Containers
+from altostack.objectstore.proxy.counts import Counts
 from altostack.objectstore.proxy.limits import MAX_HEADER
 from altostack.objectstore.proxy.objects import Objects
 from altostack.objectstore.proxy.spread import Crew
@@ -20,9 +21,10 @@ class Proxy:
 
     def __init__(self, store: Store) -> None:
         crew = Crew()
-        self._accounts = Accounts(store, crew)
+        counts = Counts(store, crew)
+        self._accounts = Accounts(store, crew, counts)
         self._containers = Containers(store, crew, self._accounts)
-        self._objects = Objects(store, crew, self._containers)
+        self._objects = Objects(store, crew, self._containers, counts)
         store.facts["swift"] = facts(store)
 
     def __call__(self, request: Request) -> Response:

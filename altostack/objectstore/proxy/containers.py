@@ -13,6 +13,7 @@ from altostack.objectstore.proxy.limits import check_merged, check_metadata, che
 from altostack.objectstore.proxy.spread import Crew, Site, Target, first, quorum, settle
 from altostack.objectstore.stamp import http_date, iso, shown
 from altostack.objectstore.storage import (
+    Dated,
     Info,
     Kind,
     Missing,
@@ -102,24 +103,7 @@ class Containers:
                 if wanted is not None and wanted.index != held.policy:
                     raise Refusal(409, headers={backend.POLICY: str(held.policy)})
                 index = held.policy
-        site = site_of(store, account, container)
-        updates = self._updates(
-            account, len(site.primaries), Row(name=container, timestamp=stamp, policy=index)
-        )
-
-        def create(target: Target) -> bool:
-            return target.node.create(
-                target.spot, account, container, stamp, policy=index, metadata=metadata,
-                updates=updates[target.index],
-            )  # fmt: skip
-
-        needed = quorum(len(site.primaries))
-        results = self._crew.write(site, create, needed)
-        store.known.forget(account, container)
-        try:
-            made = any(settle(results, needed))
-        except Superseded as newer:
-            raise Refusal(409, headers={backend.TIMESTAMP: newer.timestamp}) from None
+        made = self._create(account, container, stamp, index, metadata)
         return Response(201 if made else 202, {**EMPTY, backend.POLICY: str(index)})
 
     def post(self, request: Request, place: Place) -> Response:
@@ -179,7 +163,37 @@ class Containers:
             raise Refusal(409, headers={backend.TIMESTAMP: newer.timestamp}) from None
         return Response(204, dict(EMPTY))
 
+    def ensure(self, account: str, container: str) -> None:
+        """A container of our own; it is made when it is not there. Raises Refusal(503)."""
+        store = self._store
+        if store.known.container(account, container) is not None:
+            return
+        self._accounts.ensure(account)
+        self._create(account, container, store.clock.now(), store.default_policy.index, {})
+
     # ---- parts
+
+    def _create(self, account: str, container: str, stamp: str, index: int, metadata: Dated) -> bool:
+        """Whether it was not there."""
+        store = self._store
+        site = site_of(store, account, container)
+        updates = self._updates(
+            account, len(site.primaries), Row(name=container, timestamp=stamp, policy=index)
+        )
+
+        def create(target: Target) -> bool:
+            return target.node.create(
+                target.spot, account, container, stamp, policy=index, metadata=metadata,
+                updates=updates[target.index],
+            )  # fmt: skip
+
+        needed = quorum(len(site.primaries))
+        results = self._crew.write(site, create, needed)
+        store.known.forget(account, container)
+        try:
+            return any(settle(results, needed))
+        except Superseded as newer:
+            raise Refusal(409, headers={backend.TIMESTAMP: newer.timestamp}) from None
 
     def _check(self, request: Request) -> None:
         if request.authorize is not None:

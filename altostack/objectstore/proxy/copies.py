@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from altostack.objectstore.http import CHUNK, Content, Extent, Refusal
-from altostack.objectstore.proxy.keep import Upload
+from altostack.objectstore.proxy.keep import Found, Upload
 from altostack.objectstore.proxy.lanes import Lane, close_all, open_lanes
 from altostack.objectstore.proxy.spread import Crew, Site, Target, quorum, settle
 from altostack.objectstore.storage import (
@@ -31,15 +31,18 @@ class Copies:
     def __init__(self, store: Store, crew: Crew) -> None:
         self._store, self._crew = store, crew
 
+    def needed(self, site: Site) -> int:
+        """How many devices have to take a change."""
+        return quorum(len(site.primaries))
+
     # ---- reading
 
-    def find(self, site: Site, *, newest: bool = False) -> Copy:
+    def find(self, site: Site, *, newest: bool = False) -> Found:
         if newest and len(site.primaries) > 1:
             return self._newest(site)
         tombstone = ""
         missing: list[Missing] = []
         silent = 0
-        stale: Copy | None = None
         for at, target in enumerate(site.readers()):
             try:
                 stored = target.node.read(target.spot)
@@ -55,12 +58,11 @@ class Copies:
             if stored.timestamp > tombstone:
                 return Copy(site, target, stored)
             stored.close()
-        del stale
         if missing and (silent == 0 or len(missing) >= quorum(len(site.primaries))):
             raise Missing(tombstone or None)
         raise Refusal(503)
 
-    def _newest(self, site: Site) -> Copy:
+    def _newest(self, site: Site) -> Found:
         def read(target: Target) -> Copy:
             return Copy(site, target, target.node.read(target.spot))
 
@@ -107,11 +109,11 @@ class Copies:
                 writer.abort()
                 raise
 
-        needed = quorum(len(site.primaries))
+        needed = self.needed(site)
         settle_put(self._crew.write(site, write, needed), needed)
 
     def _put_large(self, site: Site, upload: Upload) -> None:
-        needed = quorum(len(site.primaries))
+        needed = self.needed(site)
         lanes = open_lanes(
             self._crew, site, needed,
             lambda target: target.node.write(
@@ -142,7 +144,7 @@ class Copies:
         def update(target: Target) -> None:
             target.node.update(target.spot, timestamp, metadata, updates[target.index])
 
-        needed = quorum(len(site.primaries))
+        needed = self.needed(site)
         results = self._crew.write(site, update, needed)
         try:
             settle(results, needed)
@@ -155,11 +157,11 @@ class Copies:
         def delete(target: Target) -> bool:
             return target.node.delete(target.spot, timestamp, updates[target.index], name=name)
 
-        needed = quorum(len(site.primaries))
+        needed = self.needed(site)
         return any(settle(self._crew.write(site, delete, needed), needed))
 
 
-def settle_put(results: Sequence[object], needed: int) -> None:
+def settle_put(results: Sequence[object | None], needed: int) -> None:
     """Raises what a PUT that not enough nodes took says."""
     errors: list[StorageError | None] = [one if isinstance(one, StorageError) else None for one in results]
     settle(errors, needed)

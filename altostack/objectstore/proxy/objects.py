@@ -11,9 +11,12 @@ from altostack.objectstore.care import queue
 from altostack.objectstore.http import Place, Refusal, Request, Response
 from altostack.objectstore.proxy import backend
 from altostack.objectstore.proxy.accounts import EMPTY, stamp_of
+from altostack.objectstore.proxy.coding import Coder
 from altostack.objectstore.proxy.conditions import applies, bare, parse_ranges, unmet
 from altostack.objectstore.proxy.containers import Containers, plain_type, spread_updates, value
 from altostack.objectstore.proxy.copies import Copies
+from altostack.objectstore.proxy.counts import Counts
+from altostack.objectstore.proxy.fragments import Fragments
 from altostack.objectstore.proxy.keep import Found, Keep, Upload
 from altostack.objectstore.proxy.known import site_of
 from altostack.objectstore.proxy.limits import check_length, check_metadata, check_name
@@ -47,11 +50,15 @@ _INTERNAL: Final = ("name", "content-length")
 class Objects:
     """The object part of the API."""
 
-    def __init__(self, store: Store, crew: Crew, containers: Containers) -> None:
-        self._store, self._crew, self._containers = store, crew, containers
+    def __init__(self, store: Store, crew: Crew, containers: Containers, counts: Counts) -> None:
+        self._store, self._containers, self._counts = store, containers, counts
         self._keeps: dict[int, Keep] = {}
         for policy in store.policies:
-            self._keeps[policy.index] = Copies(store, crew)
+            self._keeps[policy.index] = (
+                Copies(store, crew)
+                if policy.erasure is None
+                else Fragments(store, crew, Coder(policy.erasure))
+            )
 
     # ---- reading
 
@@ -114,6 +121,7 @@ class Objects:
             keep.put(site, upload)
         except Superseded as newer:
             return Response(202, {**EMPTY, backend.TIMESTAMP: newer.timestamp})
+        self._counts.note(place.account, str(place.container))
         return Response(201, {**EMPTY, "etag": upload.stored_etag, "last-modified": http_date(stamp)})
 
     def post(self, request: Request, place: Place) -> Response:
@@ -143,7 +151,7 @@ class Objects:
                 raise Refusal(404, headers={backend.TIMESTAMP: changed})
             kind = metadata.get("content-type")
             row = self._row(
-                {**held, "content-type": kind or held["content-type"]}, headers, place, data_at,
+                {**held, "content-type": kind or held["content-type"]}, headers, place, site.policy, data_at,
                 type_timestamp=stamp if kind else "", meta_timestamp=stamp, listed_size=held["content-type"],
             )  # fmt: skip
             updates = self._updates(info, site, row)
@@ -153,7 +161,8 @@ class Objects:
             raise Refusal(404, headers=_told(missing.timestamp)) from None
         except Superseded as newer:
             raise Refusal(409, headers={backend.TIMESTAMP: newer.timestamp}) from None
-        return Response(202, {**EMPTY, "x-timestamp": shown(stamp)})
+        told = {name: text for name, text in held.items() if name.startswith("x-object-sysmeta-")}
+        return Response(202, {**EMPTY, **told, "x-timestamp": shown(stamp)})
 
     def delete(self, request: Request, place: Place) -> Response:
         """Delete it; that it is gone is written down in any case."""
@@ -176,6 +185,7 @@ class Objects:
         self._queue(updates, site, place, stamp, None if held is None else held.get("x-delete-at"), None)
         try:
             there = keep.delete(site, stamp, updates, _path(place))
+            self._counts.note(place.account, str(place.container))
         except Superseded as newer:
             raise Refusal(409, headers={backend.TIMESTAMP: newer.timestamp}) from None
         if not there or (held is not None and self._expired(held) and expected is None):
@@ -255,7 +265,7 @@ class Objects:
         return metadata
 
     def _row(
-        self, metadata: dict[str, str], headers: dict[str, str], place: Place, timestamp: str, *,
+        self, metadata: dict[str, str], headers: dict[str, str], place: Place, policy: int, timestamp: str, *,
         type_timestamp: str = "", meta_timestamp: str = "", listed_size: str = "",
     ) -> Row:  # fmt: skip
         """What the container's list says of an object. listed_size: a content type that may tell a size."""
@@ -273,7 +283,7 @@ class Objects:
             size=int(said.get("size", metadata["content-length"])),
             content_type=kind,
             etag=said.get("etag", metadata["etag"]),
-            policy=0,
+            policy=policy,
             type_timestamp=type_timestamp,
             meta_timestamp=meta_timestamp,
         )
@@ -284,7 +294,9 @@ class Objects:
         """Makes the container's lines once the metadata is complete."""
 
         def lines(metadata: dict[str, str]) -> list[list[Update]]:
-            updates = self._updates(info, site, self._row(metadata, request.headers, place, stamp))
+            updates = self._updates(
+                info, site, self._row(metadata, request.headers, place, site.policy, stamp)
+            )
             self._queue(updates, site, place, stamp, None, metadata.get("x-delete-at"))
             return updates
 
@@ -313,6 +325,7 @@ class Objects:
             row = queue.row_of(
                 int(when), place.account, str(place.container), str(place.object), stamp, deleted=deleted
             )
+            self._containers.ensure(account, container)
             lines = spread_updates(
                 site_of(self._store, account, container), account, container, row, len(updates)
             )
