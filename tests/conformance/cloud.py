@@ -167,6 +167,8 @@ def settings(furnished: Furnished, suite: Suite, folder: Path, images_url: str) 
             "alternate_image_endpoint": furnished.again("image"),
             "alternate_image_endpoint_type": "public",
             "image_caching_enabled": True,
+            # raw first: a test declares what lies at http_image as the first of these, then as raw
+            "disk_formats": "raw,qcow2,vhd,vhdx,vmdk,vdi,iso,ami,ari,aki,ploop",
             "http_image": f"{images_url}/image.raw",
             "http_qcow2_image": f"{images_url}/image.qcow2",
             "images_manifest_file": folder / "images" / "manifest.yml",

@@ -56,8 +56,6 @@ HEADERS: tuple[tuple[str, str], ...] = (
     ("X-Service-Token", "\u00e9"), ("Content-Encoding", "gzip"), ("X-Image-Meta-Store", "files"),
     ("Accept-Language", "*"),     ("X-Openstack-Request-Id", "req-" + "0" * 400), ("Content-Range", "bytes 0-1/2"),
 )  # fmt: skip
-# A cloud without these would answer every request alike.
-KEPT = frozenset({"default", "Default", "RegionOne"})
 _DEPTH = 5
 
 
@@ -97,10 +95,15 @@ class Outcome:
 
 
 class Maker:
-    """Makes requests. ``ids``: values of path parameters that are there."""
+    """Makes requests. ``ids``: values of path parameters that are there. ``kept``: ids of what is not to be changed."""
 
     def __init__(
-        self, cloud: InProcessCloud, ids: Mapping[str, str], seed: int, services: tuple[str, ...] = SERVICES
+        self,
+        cloud: InProcessCloud,
+        ids: Mapping[str, str],
+        kept: frozenset[str],
+        seed: int,
+        services: tuple[str, ...] = SERVICES,
     ) -> None:
         self._random = random.Random(seed)
         self._documents = {name: document(cloud.cloud.services[name]) for name in services}
@@ -114,7 +117,7 @@ class Maker:
                     self._after.setdefault((one.service, "/".join(parts[:at])), set()).add(part[1:-1])
         self._ids: dict[str, list[str]] = {name: [value] for name, value in ids.items()}
         self._pool = sorted({*ids.values()})
-        self._kept = frozenset(self._pool) | KEPT
+        self._kept = frozenset(self._pool) | kept
 
     def learn(self, sent: Sent, text: bytes) -> None:
         """Remember ids that an answer shows, so that later requests are about what is there."""
@@ -299,6 +302,16 @@ class Maker:
         )
 
 
+def first_contents(cloud: InProcessCloud) -> frozenset[str]:
+    """Ids of users, projects and their like as the cloud began: without them it would answer every request alike."""
+    identity, token = cloud.client("identity"), cloud.token("admin")
+    found = {"default", "Default", "RegionOne"}
+    for kind in ("users", "projects", "domains", "roles", "services", "endpoints"):
+        rows = identity.call("GET", f"/v3/{kind}", token=token)[kind]
+        found |= {row["id"] for row in rows} | {row["name"] for row in rows if "name" in row}
+    return frozenset(found)
+
+
 def _operations(service: str, document: Mapping[str, Any]) -> Iterator[Operation]:
     for path, content in document["paths"].items():
         if path.startswith("/internal/") or path == "/healthcheck":
@@ -335,7 +348,7 @@ def fuzz(
     progress: Callable[[int, Outcome], None] = lambda number, outcome: None,
 ) -> Outcome:  # fmt: skip
     """Send ``count`` requests and judge the answers."""
-    maker = Maker(registry.cloud, registry.seeds, seed, services)
+    maker = Maker(registry.cloud, registry.seeds, first_contents(registry.cloud), seed, services)
     outcome = Outcome()
     for number in range(1, count + 1):
         sent = maker.make()
