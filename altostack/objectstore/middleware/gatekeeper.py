@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from altostack.objectstore.http import Handler, Request, Response
+from altostack.objectstore.http import Handler, Request, Response, ask
 from altostack.objectstore.middleware.options import Wrap, flag
 
 _PREFIXES: Final = (
@@ -55,7 +55,7 @@ class Gatekeeper:
             del headers[name]
         if self._shunt and (stamp := headers.pop("x-timestamp", None)) is not None:
             headers["x-backend-inbound-x-timestamp"] = stamp
-        response = self._app(request)
+        response = ask(self._app, request)  # a refusal's headers pass here too
         for name in [name for name in response.headers if is_ours(name)]:
             del response.headers[name]
         return response

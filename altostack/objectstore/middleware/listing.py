@@ -50,6 +50,7 @@ class Listing:
         bare = request.method == "HEAD" and "content-type" not in headers  # not what staticweb shows
         if entries is None and not bare:
             return response
+        kind = headers.pop("x-backend-listing", kind)  # some listings come in one format only
         if "format" not in request.query:
             _vary(headers)
         headers["content-type"] = f"{kind}; charset=utf-8"

@@ -19,11 +19,11 @@ FORMATS: Final = ("text/plain", "application/json", "application/xml", "text/xml
 Errors = Sequence[tuple[str, str]]  # (quoted name, status)
 
 
-def wanted_format(request: Request) -> str | None:
-    """Which of `FORMATS` the Accept header prefers, None for none of them; text/plain without or with a broken one."""
+def wanted_format(request: Request, formats: Sequence[str] = FORMATS) -> str | None:
+    """Which of ``formats`` the Accept header prefers, None for none; the first one without or with a broken one."""
     accept = request.headers.get("accept", "").strip()
     if not accept:
-        return FORMATS[0]
+        return formats[0]
     best, found = 0.0, None
     for part in accept.split(","):
         name, *parameters = (word.strip() for word in part.split(";"))
@@ -33,10 +33,10 @@ def wanted_format(request: Request) -> str | None:
                 try:
                     quality = float(parameter[2:])
                 except ValueError:
-                    return FORMATS[0]
+                    return formats[0]
         if "/" not in name:
-            return FORMATS[0]
-        for one in FORMATS:
+            return formats[0]
+        for one in formats:
             fits = name in ("*/*", one) or (name.endswith("/*") and one.startswith(name[:-1]))
             if fits and quality > best:
                 best, found = quality, one

@@ -38,7 +38,9 @@ SYS_ACCOUNT: Final = _SYS + "target-account"
 SYS_ETAG: Final = _SYS + "target-etag"
 SYS_BYTES: Final = _SYS + "target-bytes"
 EXTEND: Final = "x-object-sysmeta-symloop-extend"  # the link does not count as one of those in a row
-TRUSTED: Final = "x-object-sysmeta-allow-reserved-names"  # what made the link answers for access to the target
+TRUSTED: Final = (
+    "x-object-sysmeta-allow-reserved-names"  # what made the link answers for access to the target
+)
 _SHOWN: Final = (
     (SYS_TARGET, TARGET),
     (SYS_ACCOUNT, TARGET_ACCOUNT),
@@ -107,14 +109,10 @@ class Symlinks:
             else:
                 counted += 1
             if counted > self._most or free > _MAX_EXTENDED:
-                raise Refusal(
-                    409, f"Too many levels of symbolic links, maximum allowed is {self._most}"
-                )
+                raise Refusal(409, f"Too many levels of symbolic links, maximum allowed is {self._most}")
             account = unquote(headers.get(SYS_ACCOUNT, "")) or account
             location = f"/{version}/{quote(account)}/{target}"
-            sub = again(
-                request, path=unquote(location), query="", body=b""
-            )
+            sub = again(request, path=unquote(location), query="", body=b"")
             if true(headers.get(TRUSTED)):
                 sub.authorize = None
             response = ask(self._app, sub)
