@@ -191,6 +191,13 @@ class Request:
             self._place = place_of(self.path)
         return self._place
 
+    def rewrite(self, *, path: str | None = None, query_string: str | None = None) -> None:
+        """Go on as if this had been asked for. ``path`` is decoded."""
+        if path is not None:
+            self.path, self.target, self._place = path, quote(path, safe="/~"), ""
+        if query_string is not None:
+            self.query_string, self._query = query_string, None
+
     def header(self, name: str, default: str = "") -> str:
         """A header's value; ``name`` in lower case."""
         return self.headers.get(name, default)

@@ -204,7 +204,9 @@ class Server:
                 response = Refusal(500).response()
             contexts.set_request_id(request.trans_id)  # what is logged while the answer is sent is of this request
             body = connection.body
-            keep = connection.keep and (body is None or body.finish())
+            # An answer that is made while it is sent may still read the request's body.
+            done = isinstance(response.body, bytes | Extent)
+            keep = connection.keep and (body is None or (body.finish() if done else body.over))
             keep, sent = self._send(connection, request, response, keep=keep)
             if self._done is not None:
                 self._done(request, response, sent, time.perf_counter() - began)
@@ -470,6 +472,11 @@ class _Incoming:
             parts.append(part)
             size -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @property
+    def over(self) -> bool:
+        """Whether it was read to its end."""
+        return self._over
 
     def _counted(self, size: int) -> bytes:
         want = min(size, self._left)

@@ -35,19 +35,6 @@ RULES: Final[Mapping[str, str]] = {
 """Rule -> default check. operate: owns the project's account. read: GET and HEAD there. read_any: GET and HEAD in every
 account. reseller: everything everywhere. service: its token beside a user's opens the user's service accounts."""
 
-OWNERS: Final = (
-    "x-container-read",
-    "x-container-write",
-    "x-container-sync-key",
-    "x-container-sync-to",
-    "x-account-meta-temp-url-key",
-    "x-account-meta-temp-url-key-2",
-    "x-container-meta-temp-url-key",
-    "x-container-meta-temp-url-key-2",
-    "x-account-access-control",
-)
-"""Headers that only an account's owner may see and set."""
-
 _SERVICES: Final = ("object-store", "objectstore", "swift")
 _DOMAIN: Final = "x-account-sysmeta-project-domain-id"
 _UNKNOWN: Final = "_unknown"  # of an account that somebody of another project made
@@ -72,9 +59,14 @@ def denied(request: Request) -> Refusal:
     """403 for somebody, 401 for nobody."""
     if request.context is not None:
         return Refusal(403)
+    return Refusal(401, headers=challenge(request))
+
+
+def challenge(request: Request, scheme: str = "Swift") -> dict[str, str]:
+    """The header of a 401 that says what for."""
     place = request.place
     realm = place.account if place is not None and '"' not in place.account else "unknown"
-    return Refusal(401, headers={"www-authenticate": f'Swift realm="{realm}"'})
+    return {"www-authenticate": f'{scheme} realm="{realm}"'}
 
 
 class Acl:
@@ -100,8 +92,10 @@ class Acl:
         if request.authorize is None:
             self._enter(request, place)
         response = self._app(request)
-        if place.object is None:
-            show_owners(request, place, response)
+        if place.container is None and request.facts.get("owner"):
+            kept = response.headers.get(grants.ACCOUNT_STORED)
+            if kept:
+                response.headers[grants.ACCOUNT] = kept
         return response
 
     def _enter(self, request: Request, place: Place) -> None:
@@ -120,10 +114,6 @@ class Acl:
         """The proxy's question. Raises Refusal: 401, 403."""
         request.facts["owner"] = False
         self._decide(request, acl)
-        if not request.facts["owner"]:
-            for name in OWNERS:
-                request.headers.pop(name, None)
-            request.headers.pop(grants.ACCOUNT_STORED, None)
 
     def _decide(self, request: Request, acl: str | None) -> None:
         place = request.place
@@ -259,16 +249,6 @@ def check_headers(request: Request, place: Place) -> None:
     except ValueError as error:
         name = "X-Account-Access-Control: " if place.container is None else ""
         raise Refusal(400, f"{name}{error}") from None
-
-
-def show_owners(request: Request, place: Place, response: Response) -> None:
-    """Leave in an answer what its reader may see."""
-    headers = response.headers
-    if not request.facts.get("owner"):
-        for name in OWNERS:
-            headers.pop(name, None)
-    elif place.container is None and (kept := headers.get(grants.ACCOUNT_STORED)):
-        headers[grants.ACCOUNT] = kept
 
 
 def account_level(kept: str, named: Callable[[frozenset[str]], bool]) -> str | None:

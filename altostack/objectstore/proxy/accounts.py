@@ -133,12 +133,13 @@ class Accounts:
             raise Refusal(409, str(error)) from None
         return Response(204, dict(EMPTY))
 
-    def ensure(self, account: str) -> Info:
-        """The account; it is made when it is not there. Raises Refusal(409) for one that was deleted, 503."""
+    def ensure(self, account: str, metadata: Dated | None = None) -> Info:
+        """The account; it is made, with ``metadata``, when it is not there. Raises Refusal(409) for one that was
+        deleted, 503."""
         held = self._store.known.account(account)
         if held is not None:
             return held
-        self._create(account, self._store.clock.now(), {})
+        self._create(account, self._store.clock.now(), metadata or {})
         made = look_up(self._store, account)
         if made is None:
             raise Refusal(503)

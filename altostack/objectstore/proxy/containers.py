@@ -91,8 +91,8 @@ class Containers:
         self._check(request)
         check_name(container, "Container", store.settings.max_container_name)
         wanted = self._wanted_policy(request)
-        self._accounts.ensure(account)
         stamp = stamp_of(request, store)
+        self._accounts.ensure(account, dated(request, stamp, ("x-account-sysmeta-",), "x-remove-account-sysmeta-"))
         metadata = self._metadata(request, stamp)
         held = look_up(store, account, container)
         policy = store.default_policy if wanted is None else wanted

@@ -17,6 +17,7 @@ from altostack.objectstore.middleware.acl import RULES
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import Info
 from altostack.objectstore.store import Store
+from tests.objectstore.world import World, world
 
 PEOPLE = {
     "anna": Context(
@@ -85,6 +86,11 @@ def store(folder: Path, *, with_people: bool = False, **settings: Any) -> Store:
     )  # fmt: skip
     made.known = Known()
     return made
+
+
+def peopled(folder: Path, pipeline: str, **more: Any) -> World:
+    """A whole store, with the people's tokens."""
+    return world(folder, pipeline=pipeline, tokens=tokens(folder), rules=rules(), **more)
 
 
 def known(made: Store) -> Known:
