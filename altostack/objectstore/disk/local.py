@@ -89,6 +89,12 @@ class LocalNode:
         self._deliver(device, spot, updates)
         return there
 
+    def commit(self, spot: Spot, timestamp: str, frag: int) -> None:
+        """The second phase of a fragment that was put by somebody. Raises DeviceGone."""
+        device = self.devices.path(spot.device)
+        with guarded(device):
+            objects.commit(layout.object_folder(device, spot), timestamp, frag, self._twin(device, spot))
+
     def _twin(self, device: str, spot: Spot) -> str:
         """The object's folder after its policy's partitions are doubled, "" while that is not under way."""
         if self.rings is None:
