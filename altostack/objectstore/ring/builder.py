@@ -119,7 +119,9 @@ class Builder:
         for row, array in zip(table, arrays[1:], strict=True):
             row[: len(array)] = np.asarray(array).astype(np.int32)
         if not set(np.unique(table).tolist()) <= {-1, *state.devices}:
-            raise sealed.BadFile(f"{path} contradicts itself: partitions lie on devices that it does not have")
+            raise sealed.BadFile(
+                f"{path} contradicts itself: partitions lie on devices that it does not have"
+            )
         return cls(path, state, table, np.array(arrays[0], dtype=np.uint32), clock)
 
     def save(self) -> None:
@@ -237,7 +239,9 @@ class Builder:
         free = next(i for i in range(len(self.state.devices) + 1) if i not in self.state.devices)
         if free >= MAX_DEVICES:
             raise RingError(f"a ring has at most {MAX_DEVICES} devices")
-        one = Device(free, region, zone, host, port, device, float(weight), meta, replication_host, replication_port)
+        one = Device(
+            free, region, zone, host, port, device, float(weight), meta, replication_host, replication_port
+        )
         self._put(one)
         return free
 
@@ -375,7 +379,9 @@ class Builder:
     def finish_increase(self) -> None:
         """Step 3, when all nodes have taken away what lies at the places of the power that is not in force."""
         if self.state.next_power is None or self.state.next_power != self.state.power:
-            raise RingError("there is no increase of the partition power to finish: increase or cancel it first")
+            raise RingError(
+                "there is no increase of the partition power to finish: increase or cancel it first"
+            )
         self.state.next_power = None
         self.state.version += 1
 
@@ -423,7 +429,9 @@ def _check(one: Device) -> None:
     if not 1 <= one.port <= 65535 or not 0 <= one.replication_port <= 65535:
         raise RingError(f"a port is between 1 and 65535, not {one.port or one.replication_port}")
     if not _DEVICE_NAME.fullmatch(one.device) or one.device in (".", ".."):
-        raise RingError(f"{one.device!r} is no name of a device: it is a folder's name of letters, digits, '.', '_', '-'")
+        raise RingError(
+            f"{one.device!r} is no name of a device: it is a folder's name of letters, digits, '.', '_', '-'"
+        )
 
 
 def _is_address(host: str) -> bool:

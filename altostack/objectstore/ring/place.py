@@ -1,7 +1,7 @@
 """Puts replicas on devices so that a plan is met: exactly as to how many, as far as possible as to where.
 
-An empty ring is laid out by systematic sampling (Madow, 1949): all devices in the order of the tree, each as long as its
-quota; replica k of partition p is what lies at p + k * parts. Every node of the tree is an interval, so every partition
+An empty ring is laid out by systematic sampling (Madow, 1949): all devices in the order of the tree, each as long as
+its quota; replica k of partition p is what lies at p + k * parts. Every node of the tree is an interval, so every partition
 has its share in it, rounded up or down. That is done anew, in another order of the tree, for each few partitions,
 so that a device shares partitions with many others.
 
@@ -25,11 +25,17 @@ Table = npt.NDArray[np.int32]  # [replica, partition] -> position of the device;
 Bits = npt.NDArray[np.bool_]
 _Partners = Callable[[Ints], tuple[Ints, Ints]]  # devices of some replicas -> rows and partitions of others
 
-_WEIGHTS: Final = (64, 16, 4, 4096)  # how bad it is to share a region, zone, host; a device is out of the question
+_WEIGHTS: Final = (
+    64,
+    16,
+    4,
+    4096,
+)  # how bad it is to share a region, zone, host; a device is out of the question
 _BATCH: Final = 1 << 17  # proposals looked at together: they fit into the caches
 _SPREAD: Final = 4096  # orders of the tree an empty ring is laid out in, at most
 _FURTHER: Final = 200  # one in so many moves may be made in vain, for others that lie badly
-_PATIENCE: Final = 6  # rounds without success before giving up
+_PATIENCE: Final = 6  # rounds with next to no success before giving up
+_WORTH: Final = 500  # success: more than one in so many of what there is to do
 
 
 class Placer:
@@ -39,9 +45,7 @@ class Placer:
     where it need not be. moved: replicas that do not lie where they did.
     """
 
-    def __init__(
-        self, plan: Plan, table: Table, ends: Ints, free: Bits, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, plan: Plan, table: Table, ends: Ints, free: Bits, rng: np.random.Generator) -> None:
         self.plan = plan
         self.table = table
         self.free = free
@@ -179,7 +183,7 @@ class Placer:
             if not loose:
                 taken = taken[_rank(now[taken]) < -need[now[taken]]]
             self._move(row[taken], col[taken], to[taken])
-            idle = 0 if len(taken) * 1000 > count else idle + 1
+            idle = 0 if _WORTH * len(taken) > len(cols) else idle + 1
             if loose:
                 left = table[rows, cols] < 0
             else:
@@ -192,7 +196,9 @@ class Placer:
     def _move(self, row: Ints, col: Ints, to: Ints) -> None:
         now = self.table[row, col]
         count = len(self._held)
-        self._held = self._held - np.bincount(now[now >= 0], minlength=count) + np.bincount(to, minlength=count)
+        self._held = (
+            self._held - np.bincount(now[now >= 0], minlength=count) + np.bincount(to, minlength=count)
+        )
         self.table[row, col] = to
 
     def _drop_rest(self) -> None:
@@ -306,7 +312,7 @@ class Placer:
             may[col[ok]] = may[other_col[ok]] = False
             if allowed is not None:
                 allowed -= len(ok)
-            idle = 0 if len(ok) else idle + 1
+            idle = 0 if _WORTH * len(ok) > len(bad) else idle + 1
             again = bad[self._bad_at(rows[bad], cols[bad])]
             bad = again if len(again) else np.flatnonzero(self._bad_at(rows, cols))
 
@@ -387,19 +393,19 @@ class _Rules:
 
     def cost(self, device: Ints, others: Table) -> Ints:
         """Of adding the device to the others: positive where there are too many, negative where one is needed."""
-        total = np.zeros(len(device), dtype=np.int64)
+        total = np.zeros(len(device), dtype=np.int32)
         for level in self.levels:
             count = self._count(level, device, others)
-            total += level.weight * (count >= level.high[device])
+            total += np.int32(level.weight) * (count >= level.high[device])
             if level.needed:
-                total -= level.weight * (count < level.low[device])
+                total -= np.int32(level.weight) * (count < level.low[device])
         return total
 
     def over(self, device: Ints, others: Table) -> Ints:
         """The part of the cost that is for too many."""
-        total = np.zeros(len(device), dtype=np.int64)
+        total = np.zeros(len(device), dtype=np.int32)
         for level in self.levels:
-            total += level.weight * (self._count(level, device, others) >= level.high[device])
+            total += np.int32(level.weight) * (self._count(level, device, others) >= level.high[device])
         return total
 
     def lacking(self, devices: Table) -> Bits:
@@ -416,7 +422,7 @@ class _Rules:
     @staticmethod
     def _count(level: _Level, device: Ints, others: Table) -> Ints:
         own = level.key[device]
-        count = np.zeros(len(own), dtype=np.int64)
+        count = np.zeros(len(own), dtype=np.int16)
         for other in others:
             count += level.key[other] == own
         return count
