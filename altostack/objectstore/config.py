@@ -33,15 +33,21 @@ class Policy(Base, frozen=True, kw_only=True):
 class Settings(Base, frozen=True, kw_only=True):
     """[objectstore]: this machine's part of the object store.
 
-    host, port: where clients reach it, by Swift and by S3 (0: [cloud] port + 2; host as [cloud] host). processes,
-    threads: processes that answer clients and requests that each works on at a time. node_host, node_port: where other
-    nodes reach this one's devices; an empty node_host listens nowhere. devices: folder with one folder (or mount point)
-    a device; default ``objects`` in the cloud's folder. mount_check: a device that is no mount point is not used.
+    host, port: where it listens for clients, by Swift and by S3 (0: [cloud] port + 2; host as [cloud] host).
+    public_url: how clients reach it (default http://host:port). processes, threads: processes that answer clients and
+    requests that each works on at a time. node_host, node_port: where other nodes reach this one's devices; an empty
+    node_host listens nowhere. devices: folder with one folder (or mount point) a device; default
+    ``objectstore/devices`` in the cloud's folder. mount_check: a device that is no mount point is not used.
     reclaim_age: seconds for which deletions are remembered. fallocate_reserve: bytes left free on a device.
+    read_affinity: where copies are looked for first, lower numbers before higher ("r1z1=100, r1=200"). write_affinity:
+    where uploads go first ("r1z1, r2"), to be moved to where they belong later; write_affinity_copies: to at most so
+    many devices there (0: twice the number of copies). concurrent_get_delay: seconds without an answer after which a
+    copy on another machine is asked for, too (0: only when the first cannot answer).
     """
 
     host: str = ""
     port: int = 0
+    public_url: str = ""
     processes: int = 1
     threads: int = 32
     node_host: str = ""
@@ -63,6 +69,10 @@ class Settings(Base, frozen=True, kw_only=True):
     max_object_name: int = 1024
     max_container_name: int = 256
     max_account_name: int = 256
+    read_affinity: str = ""
+    write_affinity: str = ""
+    write_affinity_copies: int = 0
+    concurrent_get_delay: float = 0.0
 
     def storage_policies(self) -> tuple[StoragePolicy, ...]:
         """The policies by index. Raises ValueError for settings that contradict themselves."""

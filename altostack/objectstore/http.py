@@ -78,6 +78,10 @@ class Bytes:
         return part
 
 
+class Unsaid(Bytes):
+    """No body, of a request that does not say whether it has one: neither Content-Length nor Transfer-Encoding."""
+
+
 class Stream:
     """A body made of an iterable of bytes. ``length``: how many they are, if that is known."""
 

@@ -38,6 +38,7 @@ from altostack.objectstore.http import (
     Refusal,
     Request,
     Response,
+    Unsaid,
 )
 
 log = logging.getLogger(__name__)
@@ -202,7 +203,9 @@ class Server:
             except Exception:
                 log.exception("unexpected at %s %s", request.method, request.path)
                 response = Refusal(500).response()
-            contexts.set_request_id(request.trans_id)  # what is logged while the answer is sent is of this request
+            contexts.set_request_id(
+                request.trans_id
+            )  # what is logged while the answer is sent is of this request
             body = connection.body
             # An answer that is made while it is sent may still read the request's body.
             done = isinstance(response.body, bytes | Extent)
@@ -388,7 +391,7 @@ class _Connection:
             path = "/" + path.partition("://")[2].partition("/")[2]
         return Request(
             parser.get_method().decode("ascii"), path, query_string=query_string, headers=headers,
-            body=self.body or Bytes(), remote=self.remote,
+            body=self.body or (Bytes() if "content-length" in headers else Unsaid()), remote=self.remote,
         )  # fmt: skip
 
     def _incoming(self, headers: dict[str, str]) -> _Incoming | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 from pyeclib.ec_iface import ECDriver, ECDriverError
 
@@ -43,9 +43,10 @@ class Coder:
     @property
     def quorum(self) -> int:
         """How many devices must have a fragment before a write counts."""
-        return (
-            self.erasure.data + int(self._driver.min_parity_fragments_needed())
-        ) * self.erasure.duplication
+        parity = cast(
+            int, self._driver.min_parity_fragments_needed()
+        )  # pyeclib calls it a list; it is a number
+        return (self.erasure.data + parity) * self.erasure.duplication
 
     @property
     def scheme(self) -> str:

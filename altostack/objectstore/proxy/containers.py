@@ -53,7 +53,7 @@ class Containers:
         """GET and HEAD."""
         store, account, container = self._store, place.account, str(place.container)
         limit = listing_limit(request, store.settings.listing_limit)
-        info = look_up(store, account, container)
+        info = self._present(account, container)
         if info is None:
             if request.authorize is not None:
                 request.authorize(request, None)
@@ -92,7 +92,9 @@ class Containers:
         check_name(container, "Container", store.settings.max_container_name)
         wanted = self._wanted_policy(request)
         stamp = stamp_of(request, store)
-        self._accounts.ensure(account, dated(request, stamp, ("x-account-sysmeta-",), "x-remove-account-sysmeta-"))
+        self._accounts.ensure(
+            account, dated(request, stamp, ("x-account-sysmeta-",), "x-remove-account-sysmeta-")
+        )
         metadata = self._metadata(request, stamp)
         held = look_up(store, account, container)
         policy = store.default_policy if wanted is None else wanted
@@ -112,7 +114,7 @@ class Containers:
         self._check(request)
         stamp = stamp_of(request, store)
         metadata = self._metadata(request, stamp)
-        held = look_up(store, account, container)
+        held = self._present(account, container)
         if held is None:
             raise Refusal(404)
         check_merged(held.metadata, metadata, "container", store.settings)
@@ -136,7 +138,7 @@ class Containers:
         if request.authorize is not None:
             request.authorize(request, None)
         stamp = stamp_of(request, store)
-        held = look_up(store, account, container)
+        held = self._present(account, container)
         if held is None:
             raise Refusal(404)
         site = site_of(store, account, container)
@@ -172,6 +174,12 @@ class Containers:
         self._create(account, container, store.clock.now(), store.default_policy.index, {})
 
     # ---- parts
+
+    def _present(self, account: str, container: str) -> Info | None:
+        """What it is now; None when it is not there, or its account is not."""
+        if not account.startswith(".") and self._store.known.account(account) is None:
+            return None
+        return look_up(self._store, account, container)
 
     def _create(self, account: str, container: str, stamp: str, index: int, metadata: Dated) -> bool:
         """Whether it was not there."""

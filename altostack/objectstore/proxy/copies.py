@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from typing import Final
 
 from altostack.objectstore.http import CHUNK, Content, Extent, Refusal
@@ -40,27 +43,38 @@ class Copies:
     def find(self, site: Site, *, newest: bool = False) -> Found:
         if newest and len(site.primaries) > 1:
             return self._newest(site)
-        tombstone = ""
-        missing: list[Missing] = []
-        silent = 0
-        for at, target in enumerate(site.readers()):
-            try:
-                stored = target.node.read(target.spot)
-            except Missing as error:
-                if at < len(site.primaries) or error.timestamp is not None:
-                    missing.append(error)
-                    tombstone = max(tombstone, error.timestamp or "")
-                continue
-            except DeviceGone as trouble:
-                log.warning("%s/%s: %s", target.device.host, target.device.device, trouble)
-                silent += 1
-                continue
-            if stored.timestamp > tombstone:
-                return Copy(site, target, stored)
-            stored.close()
-        if missing and (silent == 0 or len(missing) >= quorum(len(site.primaries))):
-            raise Missing(tombstone or None)
+        look = _Look(site, len(site.primaries))
+        targets = site.readers()
+        delay = self._store.settings.concurrent_get_delay
+        if delay > 0 and not site.primaries[0].local:
+            found = self._race(look, targets, delay)
+        else:
+            found = next((one for one in map(look.at, targets) if one is not None), None)
+        if found is not None:
+            return found
+        if look.missing and (look.silent == 0 or look.missing >= quorum(len(site.primaries))):
+            raise Missing(look.tombstone or None)
         raise Refusal(503)
+
+    def _race(self, look: _Look, targets: Iterator[Target], delay: float) -> Copy | None:
+        """Ask one after the other, the next one when the last has not answered for ``delay`` seconds."""
+        pending: set[Future[Copy | None]] = set()
+        more = True
+        while more or pending:
+            target = next(targets, None) if more else None
+            more = target is not None
+            if target is not None:
+                pending.add(self._crew.submit(partial(look.at, target)))
+            done, pending = wait(pending, delay if more else None, return_when=FIRST_COMPLETED)
+            answers = [one.result() for one in done]
+            found = [one for one in answers if one is not None]
+            for late in found[1:]:
+                late.close()
+            if found:
+                for one in pending:
+                    one.add_done_callback(_close_late)
+                return found[0]
+        return None
 
     def _newest(self, site: Site) -> Found:
         def read(target: Target) -> Copy:
@@ -110,7 +124,7 @@ class Copies:
                 raise
 
         needed = self.needed(site)
-        settle_put(self._crew.write(site, write, needed), needed)
+        settle_put(self._crew.write(site, write, needed, anew=True), needed)
 
     def _put_large(self, site: Site, upload: Upload) -> None:
         needed = self.needed(site)
@@ -145,7 +159,9 @@ class Copies:
             target.node.update(target.spot, timestamp, metadata, updates[target.index])
 
         needed = self.needed(site)
-        results = self._crew.write(site, update, needed)
+        results = list(self._crew.write(site, update, needed))
+        if any(isinstance(one, Missing) for one in results):
+            self._post_elsewhere(site, results, update, needed)
         try:
             settle(results, needed)
         except Missing:
@@ -153,12 +169,60 @@ class Copies:
                 raise Refusal(503) from None  # it is somewhere, so "not found" would be wrong
             raise
 
+    @staticmethod
+    def _post_elsewhere(
+        site: Site, results: list[StorageError | None], update: Callable[[Target], None], needed: int
+    ) -> None:
+        """A copy that is not where it belongs may be on a handoff: that one's metadata counts instead."""
+        empty = [at for at, one in enumerate(results) if isinstance(one, Missing)]
+        for handoff in itertools.islice(site.handoffs(), len(site.primaries)):
+            if not empty or sum(one is None for one in results) >= needed:
+                return
+            try:
+                update(site.target(handoff.device, empty[0]))
+            except StorageError:
+                continue
+            results[empty.pop(0)] = None
+
     def delete(self, site: Site, timestamp: str, updates: Sequence[Sequence[Update]], name: str) -> bool:
         def delete(target: Target) -> bool:
             return target.node.delete(target.spot, timestamp, updates[target.index], name=name)
 
         needed = self.needed(site)
         return any(settle(self._crew.write(site, delete, needed), needed))
+
+
+class _Look:
+    """A search for a copy, device by device."""
+
+    def __init__(self, site: Site, primaries: int) -> None:
+        self._site, self._primaries = site, primaries
+        self.tombstone = ""
+        self.missing = self.silent = 0
+
+    def at(self, target: Target) -> Copy | None:
+        """What is there, unless a deletion is known that is newer."""
+        try:
+            stored = target.node.read(target.spot)
+        except Missing as error:
+            if target.index >= 0 or error.timestamp is not None:
+                self.missing += 1
+                self.tombstone = max(self.tombstone, error.timestamp or "")
+            return None
+        except DeviceGone as trouble:
+            log.warning("%s/%s: %s", target.device.host, target.device.device, trouble)
+            self.silent += 1
+            return None
+        if stored.timestamp > self.tombstone:
+            return Copy(self._site, target, stored)
+        stored.close()
+        return None
+
+
+def _close_late(one: Future[Copy | None]) -> None:
+    """What was found after another had answered is of no use."""
+    if one.exception() is None and (late := one.result()) is not None:
+        late.close()
 
 
 def settle_put(results: Sequence[object | None], needed: int) -> None:

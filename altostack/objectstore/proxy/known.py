@@ -27,7 +27,9 @@ class KnownInfo:
 
     def container(self, account: str, container: str) -> Info | None:
         """None when there is none. Raises Refusal(503) when no copy answers."""
-        return self._get(account, container)
+        found = self._get(account, container)
+        # What a deleted account still holds is as good as gone; hidden accounts come with their containers.
+        return found if found is None or account[0] == "." or self._get(account, None) is not None else None
 
     def forget(self, account: str, container: str | None = None) -> None:
         """It changed: every process of this machine looks anew."""

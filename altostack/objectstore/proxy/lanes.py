@@ -104,7 +104,7 @@ def open_lanes(crew: Crew, site: Site, needed: int, begin: Callable[[Target], Wr
     def one(target: Target) -> Lane:
         return Lane(target, begin(target))
 
-    results = crew.write(site, one, needed)
+    results = crew.write(site, one, needed, anew=True)
     lanes = [result for result in results if isinstance(result, Lane)]
     try:
         settle(results, needed)

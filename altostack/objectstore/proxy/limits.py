@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from altostack.objectstore.config import Settings
-from altostack.objectstore.http import Refusal, Request
+from altostack.objectstore.http import Refusal, Request, Unsaid
 from altostack.objectstore.storage import Dated
 
 MAX_HEADER: Final = 8192  # characters of one header's value
@@ -64,12 +64,10 @@ def check_name(name: str, kind: str, limit: int) -> None:
 def check_length(request: Request, limit: int) -> None:
     """An upload says how long it is, or comes in chunks. Raises Refusal(411) or Refusal(413)."""
     length = request.body.length
-    if length is None:
-        return
-    if length > limit:
-        raise Refusal(413, "Your request is too large.")
-    if not length and "content-length" not in request.headers and "transfer-encoding" not in request.headers:
+    if isinstance(request.body, Unsaid):
         raise Refusal(411, "Missing Content-Length header.")
+    if length is not None and length > limit:
+        raise Refusal(413, "Your request is too large.")
 
 
 def _is_text(value: str) -> bool:

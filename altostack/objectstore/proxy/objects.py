@@ -11,6 +11,7 @@ from altostack.objectstore.care import queue
 from altostack.objectstore.http import Place, Refusal, Request, Response
 from altostack.objectstore.proxy import backend
 from altostack.objectstore.proxy.accounts import EMPTY, stamp_of
+from altostack.objectstore.proxy.affinity import Affinity
 from altostack.objectstore.proxy.coding import Coder
 from altostack.objectstore.proxy.conditions import applies, bare, parse_ranges, unmet
 from altostack.objectstore.proxy.containers import Containers, plain_type, spread_updates, value
@@ -52,6 +53,8 @@ class Objects:
 
     def __init__(self, store: Store, crew: Crew, containers: Containers, counts: Counts) -> None:
         self._store, self._containers, self._counts = store, containers, counts
+        affinity = Affinity(store.settings)
+        self._affinity = affinity if affinity.any else None
         self._keeps: dict[int, Keep] = {}
         for policy in store.policies:
             self._keeps[policy.index] = (
@@ -208,7 +211,7 @@ class Objects:
         except LookupError:
             raise Refusal(503, f"Storage policy {index} is not known here.") from None
         part, digest = ring.locate(place.account, place.container, place.object)
-        return keep, Site(self._store, ring, part, digest, index)
+        return keep, Site(self._store, ring, part, digest, index, self._affinity)
 
     def _expired(self, metadata: dict[str, str]) -> bool:
         when = metadata.get("x-delete-at")
@@ -219,7 +222,7 @@ class Objects:
         try:
             with closing(keep.find(site, newest=True)) as found:
                 return found.metadata
-        except Missing:
+        except (Missing, Refusal):  # what cannot be read cannot be known to be there
             return None
 
     def _gone(self, keep: Keep, site: Site) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import itertools
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from altostack.objectstore.http import Refusal
+from altostack.objectstore.proxy.affinity import Affinity
 from altostack.objectstore.storage import (
     Device,
     DeviceFull,
@@ -48,9 +50,9 @@ class Target:
 
 
 class Site:
-    """Where the copies of one thing lie."""
+    """Where the copies of one thing lie. affinity: what is preferred for objects; None for lists."""
 
-    __slots__ = ("_near", "_store", "digest", "part", "policy", "primaries", "ring")
+    __slots__ = ("_affinity", "_store", "digest", "part", "policy", "primaries", "ring")
 
     def __init__(
         self,
@@ -59,10 +61,10 @@ class Site:
         part: int,
         digest: str,
         policy: int = 0,
-        near: Callable[[Device], int] | None = None,
+        affinity: Affinity | None = None,
     ) -> None:
         self._store, self.ring, self.part, self.digest, self.policy = store, ring, part, digest, policy
-        self._near = near
+        self._affinity = affinity
         self.primaries = [self.target(device, at) for at, device in enumerate(ring.nodes(part))]
 
     def target(self, device: Device, index: int) -> Target:
@@ -85,8 +87,30 @@ class Site:
         yield from own
         yield from itertools.islice(self.handoffs(), len(own))
 
-    def _distance(self, target: Target) -> tuple[int, bool]:
-        return (self._near(target.device) if self._near is not None else 0, not target.local)
+    def _distance(self, target: Target) -> tuple[int, bool, float]:
+        near = 0 if self._affinity is None else self._affinity.distance(target.device)
+        return (near, not target.local, 0.0 if target.local else random.random())
+
+    def writers(self) -> tuple[list[Target], Iterator[Target]]:
+        """Where a new version goes, copy by copy, and the substitutes."""
+        affinity = self._affinity
+        if affinity is None or not affinity.writes:
+            return self.primaries, self.handoffs()
+        most = affinity.copies or 2 * len(self.primaries)
+        near = [one for one in self.handoffs() if affinity.prefers(one.device)]
+        held = sum(affinity.prefers(one.device) for one in self.primaries)
+        near = near[: max(0, most - held)]
+        chosen: list[Target] = []
+        away: list[Target] = []
+        for own in self.primaries:
+            if affinity.prefers(own.device) or not near:
+                chosen.append(own)
+            else:
+                chosen.append(self.target(near.pop(0).device, own.index))
+                away.append(own)
+        used = {one.device.id for one in chosen}
+        rest = (one for one in self.handoffs() if one.device.id not in used)
+        return chosen, itertools.chain(away, rest)
 
 
 def quorum(copies: int) -> int:
@@ -146,9 +170,15 @@ class Crew:
                 until = time.monotonic() + _GRACE
         return results
 
-    def write(self, site: Site, call: Callable[[Target], T], enough: int) -> list[T | StorageError]:
-        """``call`` for each primary; a device that fails is replaced by the next handoff."""
-        substitutes = _Shared(site.handoffs())
+    def write(
+        self, site: Site, call: Callable[[Target], T], enough: int, *, anew: bool = False
+    ) -> list[T | StorageError]:
+        """``call`` for each primary; a device that fails is replaced by the next handoff.
+
+        anew: a new version is written, so preferred devices come first.
+        """
+        targets, others = site.writers() if anew else (site.primaries, site.handoffs())
+        substitutes = _Shared(others)
 
         def one(target: Target) -> T:
             tried = target
@@ -162,7 +192,7 @@ class Crew:
                         raise
                     tried = Target(other.device, other.spot, other.node, other.local, target.index)
 
-        return self.run(site.primaries, one, enough)
+        return self.run(targets, one, enough)
 
 
 class _Shared:
