@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -25,13 +25,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def free_ports() -> int:
-    """A TCP port that was free a moment ago together with the next one: the API's and the consoles'."""
+    """A TCP port that was free a moment ago with the next two: the API's, the consoles' and the object store's."""
     while True:
-        with socket.socket() as one, socket.socket() as two:
+        with socket.socket() as one, socket.socket() as two, socket.socket() as three:
             one.bind(("127.0.0.1", 0))
             port = int(one.getsockname()[1])
             try:
                 two.bind(("127.0.0.1", port + 1))
+                three.bind(("127.0.0.1", port + 2))
             except (OSError, OverflowError):
                 continue
             return port
@@ -122,11 +123,15 @@ def _folder(keep: bool) -> Iterator[str]:
 
 @contextmanager
 def running(
-    *options: str, environ: dict[str, str] | None = None, settings: str = "", keep: bool = False
+    *options: str,
+    environ: dict[str, str] | None = None,
+    settings: str = "",
+    keep: bool = False,
+    furnish: Callable[[Path], None] = lambda state: None,
 ) -> Iterator[Stand]:
     """A cloud started with ``altostack up`` and these options; taken down and purged at the end, unless kept.
 
-    settings: the text of its altostack.toml.
+    settings: the text of its altostack.toml. furnish: called with the cloud's folder before it starts.
     """
     with _folder(keep) as folder:
         port = free_ports()
@@ -134,6 +139,7 @@ def running(
         state.mkdir()
         if settings:
             (state / "altostack.toml").write_text(settings)
+        furnish(state)
         command = [sys.executable, "-m", "altostack", "--state", str(state)]
         surroundings = {**os.environ, **(environ or {})}
         began = time.monotonic()

@@ -171,8 +171,8 @@ def _fewest(builder: Builder) -> float:
     """Moves without which devices cannot hold what they should: all on devices that go, the surplus of others."""
     holding = builder.holding()
     plan = builder.plan()
-    surplus = sum(
-        max(0.0, holding[one.id] - share * builder.parts)
+    surplus: float = sum(
+        max(0.0, holding[one.id] - float(share) * builder.parts)
         for one, share in zip(plan.tree.devices, plan.shares[-1], strict=True)
     )
     return surplus + sum(holding[one] for one in builder.state.removed)
