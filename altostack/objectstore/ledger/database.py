@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -120,7 +120,6 @@ class Database:
         self.account: str = account
         self.container: str | None = container
         self._pending = Pending(self._file)
-        self._join: lines.Join = lines.join_containers if container is None else lines.join_objects
 
     def close(self) -> None:
         """Give back what is open."""
@@ -195,27 +194,53 @@ class Database:
         """Facts, metadata and counts; also of what is deleted."""
         with self.reading() as sql:
             facts = sql.execute(
-                "SELECT account, container, id, created, put, deleted, changed, policy, state FROM facts"
+                "SELECT account, container, id, created, put, deleted, changed, policy FROM facts"
             ).fetchone()
             metadata = {name: (value, at) for name, value, at in sql.execute("SELECT * FROM metadata")}
             totals = {
                 row[0]: row[1:] for row in sql.execute("SELECT policy, lines, objects, bytes FROM totals")
             }
-        account, container, id, created, put, deleted, changed, policy, state = facts
+            planned: set[str] = set()
+            if totals.get(lines.PLAN, (0, 0, 0))[0]:
+                planned = {
+                    one for (one,) in sql.execute("SELECT etag FROM live WHERE shelf = ?", (lines.PLAN,))
+                }
+        account, container, id, created, put, deleted, changed, policy = facts
         shared: dict[str, Any] = {
             "account": account, "container": container, "id": id, "created": created, "put": put,
-            "deleted": deleted, "changed": changed, "metadata": metadata, "state": state,
+            "deleted": deleted, "changed": changed, "metadata": metadata,
         }  # fmt: skip
         if container is None:
             sums = [sum(one[index] for one in totals.values()) for index in range(3)]
             return Info(containers=sums[0], count=sums[1], bytes=sums[2], per_policy=totals, **shared)
         count, _, size = totals.get(policy, (0, 0, 0))
-        return Info(count=count, bytes=size, policy=policy, **shared)
+        ranges, count_there, size_there = totals.get(lines.MAP, (0, 0, 0))
+        if ranges:  # what is here is only on its way to the shards
+            count, size = count_there, size_there
+        return Info(
+            count=count, bytes=size, policy=policy, shards=ranges, state=_phase(ranges, planned), **shared
+        )
 
     def empty(self) -> bool:
         """Whether it has no lines, of whatever policy."""
         with self.reading() as sql:
             return sql.execute("SELECT 1 FROM live LIMIT 1").fetchone() is None
+
+    def point(self, id: str, direction: Literal["in", "out"]) -> int:
+        """How far the lines of the copy ``id`` are here ("in"), or how far it has those that are here ("out")."""
+        with self.reading() as sql:
+            found = sql.execute(
+                "SELECT point FROM points WHERE id = ? AND direction = ?", (id, direction)
+            ).fetchone()
+        return found[0] if found else 0
+
+    def set_point(self, id: str, direction: Literal["in", "out"], point: int, now: str) -> None:
+        """A point never goes back; within a `transaction`."""
+        self._sql.execute(
+            "INSERT INTO points (id, direction, point, seen) VALUES (?, ?, ?, ?) ON CONFLICT (id, direction)"
+            " DO UPDATE SET point = max(point, excluded.point), seen = excluded.seen",
+            (id, direction, point, now),
+        )
 
     def set_facts(self, **facts: str | int | None) -> None:
         """Change columns of the facts; within a `transaction`."""
@@ -238,7 +263,16 @@ class Database:
 
     def merge(self, given: Iterable[Line], now: str) -> None:
         """Bring lines in; within a `transaction`. ``now``: for lines that do not say when their counts were true."""
-        merge(self._sql, given, now, self._join)
+        merge(self._sql, given, now, self.container is not None)
+
+    def drop(self, table: Literal["live", "gone"], keys: Sequence[tuple[int, str]]) -> None:
+        """Forget lines (shelf, name) without a trace; within a `transaction`."""
+        drop(self._sql, table, keys)
+
+    def shrink(self) -> None:
+        """Give back the room of the emptied log."""
+        with self.writing(), translated():
+            self._pending.shrink()
 
     def _check_in_place(self) -> None:
         """Whoever takes a database away holds its lock, and moves its folder."""
@@ -267,15 +301,18 @@ class Database:
         raise DeviceGone(f"{self.path.name} is locked")
 
 
-def merge(sql: sqlite3.Connection, given: Iterable[Line], now: str, join: lines.Join) -> None:
-    """Join lines with those that are there, and keep totals, the mark and the numbers of changes right."""
-    objects = join is lines.join_objects
+def merge(sql: sqlite3.Connection, given: Iterable[Line], now: str, objects: bool) -> None:
+    """Join lines with those that are there, and keep totals, the mark and the numbers of changes right.
+
+    now: for lines that do not say when their counts were true. objects: of a container, not of an account.
+    """
     seq, sum_ = sql.execute("SELECT seq, mark FROM facts").fetchone()
     total = int.from_bytes(sum_)
     joined: dict[tuple[int, str], Line] = {}  # what is to be written
     before: dict[tuple[int, str], Line | None] = {}
     for line in given:
-        key = (line[6] if objects else 0, line[0])
+        shelf = line[6] if objects else 0
+        key = (shelf, line[0])
         known = joined.get(key)
         if known is None:
             if key in before:
@@ -283,12 +320,12 @@ def merge(sql: sqlite3.Connection, given: Iterable[Line], now: str, join: lines.
             else:
                 known = sql.execute(_GET_LIVE, key).fetchone() or sql.execute(_GET_GONE, key).fetchone()
                 before[key] = known
-        if not objects:
-            line = lines.told(line, known, now)
-            new = line if known is None else join(known, line)
-        elif known is None and not line[8] and not line[9]:
-            new = line
+        if known is None and objects and shelf >= 0 and not line[8] and not line[9]:
+            new = line if not line[7] else (*line[:7], 0, "", "")
         else:
+            join = lines.joining(shelf, objects)
+            if join is not lines.join_objects:
+                line = lines.told(line, known, now)
             new = join(line if known is None else known, line)
         if new != known:
             joined[key] = new
@@ -313,12 +350,42 @@ def merge(sql: sqlite3.Connection, given: Iterable[Line], now: str, join: lines.
     for table in ("live", "gone"):
         sql.executemany(_DROP.format(table), drops[table])
         sql.executemany(_PUT.format(table), puts[table])
+    _add(sql, changes)
+    sql.execute("UPDATE facts SET seq = ?, mark = ?", (seq, total.to_bytes(16)))
+
+
+def drop(sql: sqlite3.Connection, table: Literal["live", "gone"], keys: Sequence[tuple[int, str]]) -> None:
+    """Forget lines (shelf, name), and keep totals and the mark right."""
+    if not keys:
+        return
+    total = int.from_bytes(sql.execute("SELECT mark FROM facts").fetchone()[0])
+    changes: dict[int, list[int]] = {}
+    for key in keys:
+        known = sql.execute(_GET.format(table, int(table == "gone")), key).fetchone()
+        if known is not None:
+            total ^= lines.mark(known)
+            if table == "live":
+                _count(changes, known, -1)
+    sql.executemany(_DROP.format(table), keys)
+    _add(sql, changes)
+    sql.execute("UPDATE facts SET mark = ?", (total.to_bytes(16),))
+
+
+def _phase(ranges: int, planned: set[str]) -> str:
+    """What a container is that has so many ranges, and plans for others (`ledger.shards`)."""
+    if "shrinking" in planned:
+        return "collapsing" if ranges == 1 else "shrinking"
+    if ranges:
+        return "sharded"
+    return "sharding" if planned else "unsharded"
+
+
+def _add(sql: sqlite3.Connection, changes: dict[int, list[int]]) -> None:
     sql.executemany(
         "INSERT INTO totals (policy, lines, objects, bytes) VALUES (?, ?, ?, ?) ON CONFLICT (policy) DO UPDATE SET"
         " lines = lines + excluded.lines, objects = objects + excluded.objects, bytes = bytes + excluded.bytes",
         [(policy, *change) for policy, change in changes.items()],
     )
-    sql.execute("UPDATE facts SET seq = ?, mark = ?", (seq, total.to_bytes(16)))
 
 
 def _count(changes: dict[int, list[int]], line: Line, sign: int) -> None:

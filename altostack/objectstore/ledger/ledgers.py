@@ -19,6 +19,7 @@ from altostack.objectstore.storage import (
     Dated,
     DeviceGone,
     Info,
+    Kind,
     Missing,
     NotEmpty,
     Query,
@@ -29,7 +30,7 @@ from altostack.objectstore.storage import (
     Update,
 )
 
-_OPEN: Final = 128  # databases that a process keeps open
+_OPEN: Final = 64  # databases that a process keeps open, four files each
 
 
 class Ledgers:
@@ -69,7 +70,7 @@ class Ledgers:
         if container is not None:
             wanted = self._default_policy if policy is None else policy
         made = self._make(spot, account, container, timestamp, wanted)
-        with self._database(spot, container is not None) as database, database.transaction():
+        with self.database(spot, _kind(container)) as database, database.transaction():
             before = database.info()
             was_gone = before.gone
             if was_gone and (timestamp <= before.deleted or before.containers):
@@ -88,14 +89,14 @@ class Ledgers:
 
     def info(self, spot: Spot, account: str, container: str | None) -> Info:
         """As `storage.Node.info`. Raises Missing."""
-        with self._database(spot, container is not None) as database:
+        with self.database(spot, _kind(container)) as database:
             return _present(database.info())
 
     def change(
         self, spot: Spot, account: str, container: str | None, timestamp: str, metadata: Dated
     ) -> None:
         """As `storage.Node.change`. Raises Missing."""
-        with self._database(spot, container is not None) as database, database.transaction():
+        with self.database(spot, _kind(container)) as database, database.transaction():
             _present(database.info())
             database.set_metadata(metadata)
 
@@ -112,7 +113,7 @@ class Ledgers:
 
         An account is marked as deleted whatever it holds: its containers go later (the reaper).
         """
-        with self._database(spot, container is not None) as database, database.transaction():
+        with self.database(spot, _kind(container)) as database, database.transaction():
             before = database.info()
             if container is not None and not database.empty():
                 raise NotEmpty(f"{account}/{container}")
@@ -130,7 +131,7 @@ class Ledgers:
         self, spot: Spot, account: str, container: str | None, query: Query, *, gone: bool = False
     ) -> Sequence[Row | Subdir]:
         """As `storage.Node.list`. ``gone``: also of a deleted account (the reaper's wish). Raises Missing."""
-        with self._database(spot, container is not None) as database:
+        with self.database(spot, _kind(container)) as database:
             if not gone:
                 _present(database.info())
             return database.list(query)
@@ -143,7 +144,7 @@ class Ledgers:
         given = [lines.of_row(row) for row in rows]
         if container is None and given:
             self._make(spot, account, None, min(line[1] for line in given), None)
-        with self._database(spot, container is not None) as database:
+        with self.database(spot, _kind(container)) as database:
             database.record(given, self.clock.now())
 
     # ---- and what the node itself needs
@@ -153,7 +154,7 @@ class Ledgers:
 
         Raises Missing when there is no database.
         """
-        with self._database(spot, True) as database:
+        with self.database(spot, "container") as database:
             found = database.info()
         gone = found.gone
         return Row(
@@ -161,10 +162,14 @@ class Ledgers:
             deleted=gone, policy=found.policy or 0, meta_timestamp=self.clock.now(),
         )  # fmt: skip
 
-    def folder(self, spot: Spot, container: bool) -> Path:
+    def facts(self, spot: Spot, kind: Kind = "container") -> Info:
+        """What the database of a spot is of, also of what is deleted. Raises Missing when there is none."""
+        with self.database(spot, kind) as database:
+            return database.info()
+
+    def folder(self, spot: Spot, kind: Kind) -> Path:
         """Where the database of a spot lies."""
-        kind = "containers" if container else "accounts"
-        return self.devices / spot.device / kind / str(spot.part) / spot.digest[-3:] / spot.digest
+        return self.devices / spot.device / f"{kind}s" / str(spot.part) / spot.digest[-3:] / spot.digest
 
     def close(self) -> None:
         """Close every database."""
@@ -182,7 +187,7 @@ class Ledgers:
     ) -> bool:
         """A new database where there is none; whether there was none."""
         self._check_device(spot.device)
-        folder = self.folder(spot, container is not None)
+        folder = self.folder(spot, _kind(container))
         path = folder / f"{spot.digest}.db"
         if path.exists():
             return False
@@ -192,21 +197,21 @@ class Ledgers:
             )
 
     @contextmanager
-    def _database(self, spot: Spot, container: bool) -> Iterator[Database]:
+    def database(self, spot: Spot, kind: Kind) -> Iterator[Database]:
         """The open database of a spot. Raises Missing, DeviceGone; a damaged one is put aside."""
-        path = self.folder(spot, container) / f"{spot.digest}.db"
+        path = self.folder(spot, kind) / f"{spot.digest}.db"
         try:
             database = self._borrow(path)
         except FileNotFoundError:
             self._check_device(spot.device)
             raise Missing from None
         except Corrupt as trouble:
-            self._quarantine(spot, container)
+            self._quarantine(spot, kind)
             raise DeviceGone(f"{spot.digest}: {trouble}") from trouble
         try:
             yield database
         except Corrupt as trouble:
-            self._quarantine(spot, container)
+            self._quarantine(spot, kind)
             raise DeviceGone(f"{spot.digest}: {trouble}") from trouble
         finally:
             with self._lock:
@@ -241,11 +246,10 @@ class Ledgers:
         if not database.users:
             database.close()
 
-    def _quarantine(self, spot: Spot, container: bool) -> None:
+    def _quarantine(self, spot: Spot, kind: Kind) -> None:
         """Put a damaged database aside, where the operator finds it."""
-        folder = self.folder(spot, container)
-        kind = "containers" if container else "accounts"
-        aside = self.devices / spot.device / "quarantined" / kind / spot.digest
+        folder = self.folder(spot, kind)
+        aside = self.devices / spot.device / "quarantined" / f"{kind}s" / spot.digest
         with translated():
             aside.parent.mkdir(parents=True, exist_ok=True)
             if aside.exists():
@@ -258,24 +262,32 @@ class Ledgers:
 
 def write_new(path: Path, content: bytes, top: Path) -> bool:
     """A file that appears whole and durably, or not because there is one. Folders are made below ``top``."""
+    temporary = top / "tmp" / schema.new_id()
+    temporary.parent.mkdir(exist_ok=True)
+    try:
+        temporary.write_bytes(content)
+        return put_new(path, temporary, top)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def put_new(path: Path, file: Path, top: Path) -> bool:
+    """As `write_new`, with a file that is on the same device already, and stays."""
     missing = []
     folder = path.parent
     while not folder.exists() and folder != top:
         missing.append(folder)
         folder = folder.parent
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{schema.new_id()}")
+    opened = os.open(file, os.O_RDONLY)
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
+        os.fsync(opened)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(opened)
+    try:
+        os.link(file, path)
+    except FileExistsError:
+        return False
     for one in [path.parent, *(made.parent for made in missing)]:
         sync_folder(one)
     return True
@@ -290,11 +302,17 @@ def sync_folder(path: Path) -> None:
         os.close(opened)
 
 
-def remove(folder: Path) -> None:
-    """Take a database's folder away, at once for everybody who looks."""
-    aside = folder.with_name(f".{schema.new_id()}")
+def remove(folder: Path, top: Path) -> None:
+    """Take a database's folder on the device ``top`` away, at once for everybody who looks."""
+    aside = top / "tmp" / schema.new_id()
+    aside.parent.mkdir(exist_ok=True)
     os.rename(folder, aside)
+    sync_folder(folder.parent)
     shutil.rmtree(aside)
+
+
+def _kind(container: str | None) -> Kind:
+    return "account" if container is None else "container"
 
 
 def _present(found: Info) -> Info:

@@ -30,6 +30,9 @@ COUNT: Final = 7
 TYPE_TIME: Final = 8
 META_TIME: Final = 9
 
+MAP: Final = -1  # the shelf of a split container's ranges
+PLAN: Final = -2  # the shelf of ranges that are being made or given up
+
 
 def of_row(row: Row) -> Line:
     """The row as a line."""
@@ -67,6 +70,20 @@ def join_containers(one: Line, other: Line) -> Line:
     return (one[0], state[0], told[2], "", "", not state[1], told[3], told[1], "", told[0])
 
 
+def join_ranges(one: Line, other: Line) -> Line:
+    """Lines of one range of a split container (`ledger.shards`): newest place, newest counts."""
+    state = max((one[1], one[5], one[3], one[4]), (other[1], other[5], other[3], other[4]))
+    counts = max((one[9], one[7], one[2]), (other[9], other[7], other[2]))
+    return (one[0], state[0], counts[2], state[2], state[3], state[1], one[6], counts[1], "", counts[0])
+
+
+def joining(shelf: int, objects: bool) -> Join:
+    """How lines of a shelf are joined; ``objects``: of a container's database."""
+    if not objects:
+        return join_containers
+    return join_objects if shelf >= 0 else join_ranges
+
+
 def told(line: Line, known: Line | None, now: str) -> Line:
     """A container's line that does not say when its counts were true: they are true now.
 
@@ -77,7 +94,7 @@ def told(line: Line, known: Line | None, now: str) -> Line:
     if known is None:
         return (*line[:9], line[1])
     if line[1] < known[1] or (line[1] > known[1] and not line[7] and not line[2]):
-        return (line[0], line[1], known[2], "", "", line[5], known[6], known[7], "", ZERO)
+        return (line[0], line[1], known[2], line[3], line[4], line[5], known[6], known[7], "", ZERO)
     return (*line[:9], now)
 
 

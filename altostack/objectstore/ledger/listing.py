@@ -14,6 +14,7 @@ from altostack.objectstore.storage import Query, Row, Subdir
 _SKIPS: Final = 8  # lines of a subdir that are read past before its end is sought
 _LAST: Final = 0x10FFFF
 _OBJECT: Final = "name, timestamp, size, content_type, etag, type_timestamp, meta_timestamp"
+_RANGE: Final = "name, timestamp, size, content_type, etag, count, meta_timestamp"
 _CONTAINER: Final = "name, timestamp, size, count, policy, meta_timestamp"
 
 
@@ -41,6 +42,14 @@ def _container_row(found: tuple[Any, ...]) -> Row:
     return Row(
         name=name, timestamp=timestamp, size=size, count=count, policy=policy, meta_timestamp=meta_timestamp
     )
+
+
+def _range_row(shelf: int, found: tuple[Any, ...]) -> Row:
+    name, timestamp, size, content_type, etag, count, meta_timestamp = found
+    return Row(
+        name=name, timestamp=timestamp, size=size, content_type=content_type, etag=etag, policy=shelf,
+        count=count, meta_timestamp=meta_timestamp,
+    )  # fmt: skip
 
 
 def page(sql: sqlite3.Connection, query: Query, *, container: bool) -> list[Row | Subdir]:
@@ -85,6 +94,8 @@ class _Page:
         found, policy = self._select(self.query.limit), self.shelf
         if not self.container:
             return [_container_row(line) for line in found]
+        if policy < 0:
+            return [_range_row(policy, line) for line in found]
         return [  # without a function call for each line: this is what costs most of a page's time
             Row(
                 name=name, timestamp=timestamp, size=size, content_type=content_type, etag=etag, policy=policy,
@@ -94,7 +105,9 @@ class _Page:
         ]  # fmt: skip
 
     def _select(self, limit: int) -> sqlite3.Cursor:
-        columns = _OBJECT if self.container else _CONTAINER
+        columns = _CONTAINER
+        if self.container:
+            columns = _OBJECT if self.shelf >= 0 else _RANGE
         text, inclusive = self.low
         where, values = f"shelf = ? AND name {'>=' if inclusive else '>'} ?", [self.shelf, text]
         if self.high is not None:

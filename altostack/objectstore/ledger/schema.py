@@ -24,7 +24,7 @@ _TABLES: Final = f"""
 CREATE TABLE facts (
   account TEXT NOT NULL, container TEXT, id TEXT NOT NULL, created TEXT NOT NULL, put TEXT NOT NULL,
   deleted TEXT NOT NULL, changed TEXT NOT NULL, policy INTEGER, policy_since TEXT NOT NULL, seq INTEGER NOT NULL,
-  mark BLOB NOT NULL, state TEXT NOT NULL);
+  mark BLOB NOT NULL);
 CREATE TABLE metadata (name TEXT PRIMARY KEY, value TEXT NOT NULL, timestamp TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE totals (
   policy INTEGER PRIMARY KEY, lines INTEGER NOT NULL, objects INTEGER NOT NULL, bytes INTEGER NOT NULL);
@@ -43,7 +43,7 @@ def image(account: str, container: str | None, timestamp: str, policy: int | Non
     try:
         made.executescript(_TABLES)
         made.execute(
-            "INSERT INTO facts VALUES (?, ?, ?, ?, ?, '', ?, ?, ?, 0, ?, 'unsharded')",
+            "INSERT INTO facts VALUES (?, ?, ?, ?, ?, '', ?, ?, ?, 0, ?)",
             (account, container, new_id(), timestamp, timestamp, timestamp, policy, timestamp, bytes(16)),
         )
         made.commit()
