@@ -28,7 +28,7 @@ class Devices:
         self.root = root
         self.mount_check, self.reserve = mount_check, reserve
         self._free: dict[str, tuple[float, int]] = {}
-        self._prefix = f"{os.getpid():x}-{secrets.token_hex(8)}"
+        self._token = secrets.token_hex(8)
         self._numbers = itertools.count()
 
     def path(self, device: str) -> str:
@@ -66,7 +66,7 @@ class Devices:
 
     def temporary(self, path: str) -> tuple[int, str]:
         """A new file on the device, open for reading and writing, and its path. Raises DeviceGone, OSError."""
-        name = f"{path}/{layout.TMP}/{self._prefix}-{next(self._numbers):x}"
+        name = f"{path}/{layout.TMP}/{os.getpid():x}-{self._token}-{next(self._numbers):x}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
         try:
             return os.open(name, flags, 0o600), name

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from altostack.objectstore.config import Settings
-from altostack.objectstore.disk import layout, objects, pending
+from altostack.objectstore.disk import layout, objects, pending, record
 from altostack.objectstore.disk.device import Devices, guarded
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import (
@@ -36,7 +36,7 @@ class LocalNode:
 
     neighbours: (host, port) -> the node there; updates of lists go to it. Set by whoever puts the store together; until
     then every update goes to this node itself. rings: the store's, set in the same way; they say when partitions are
-    being doubled.
+    being doubled. Raises ValueError when a device's file system has no extended attributes.
     """
 
     def __init__(
@@ -47,6 +47,13 @@ class LocalNode:
         self.devices = Devices(
             str(devices), mount_check=settings.mount_check, reserve=settings.fallocate_reserve
         )
+        for name in self.devices.names():
+            try:
+                record.probe(f"{devices}/{name}")
+            except record.Unsupported as error:
+                raise ValueError(f"{devices}/{name}: {error}; use another one for it") from error
+            except OSError as error:
+                log.warning("the device %s cannot be written to: %s", name, error.strerror)
         self.policies = tuple(policies)
         self.clock = clock
         self.ledgers = Ledgers(devices, settings, clock=clock)

@@ -14,7 +14,6 @@ from altostack.objectstore.disk.device import Devices, make_folders, sync_folder
 from altostack.objectstore.disk.layout import File, Files
 from altostack.objectstore.http import Extent
 from altostack.objectstore.storage import (
-    DeviceGone,
     Exists,
     Metadata,
     Missing,
@@ -74,28 +73,24 @@ def quarantine(device: str, spot: Spot, path: str, why: str) -> None:
 class Opened:
     """A version that is held open: `storage.Stored`.
 
-    own: metadata of the data file; posted: what a POST set, None without one.
+    own: metadata of the data file; posted: what a POST set, None without one. Small content is in memory.
     """
 
     __slots__ = (
-        "_descriptor", "_device", "_path", "_spot", "_sum", "changed", "durable", "frag", "length", "metadata", "own",
-        "posted", "timestamp",
+        "_content", "_descriptor", "changed", "durable", "frag", "length", "metadata", "own", "posted", "timestamp",
     )  # fmt: skip
 
     def __init__(
         self,
         descriptor: int,
-        device: str,
-        spot: Spot,
-        path: str,
+        content: bytes | None,
         file: File,
         found: record.Record,
         meta: File | None,
         posted: Mapping[str, str] | None,
         durable: bool,
     ) -> None:
-        self._descriptor, self._device, self._spot, self._path = descriptor, device, spot, path
-        self._sum = found.sum
+        self._descriptor, self._content = descriptor, content
         self.timestamp = file.timestamp
         self.changed = file.timestamp if meta is None else meta.timestamp
         self.length = found.size
@@ -107,21 +102,12 @@ class Opened:
 
     def content(self, start: int = 0, stop: int | None = None) -> Extent | Iterator[bytes]:
         stop = self.length if stop is None else min(stop, self.length)
+        if self._content is not None:
+            return iter((self._content[start:stop],))
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             raise ValueError("the content was taken or closed already")
-        if self._sum is None or start > 0 or stop < self.length:
-            return Extent(descriptor, start, max(0, stop - start))
-        try:
-            data = os.pread(descriptor, self.length, 0)
-        except OSError as error:
-            raise trouble(self._device, error) from error
-        finally:
-            os.close(descriptor)
-        if zlib.crc32(data) != self._sum:
-            quarantine(self._device, self._spot, self._path, "the content's check sum is wrong")
-            raise DeviceGone(f"{os.path.basename(self._device)}: the object is damaged")
-        return iter((data,))
+        return Extent(descriptor, start, max(0, stop - start))
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -140,7 +126,10 @@ def merged(own: Metadata, posted: Metadata) -> dict[str, str]:
 def read(
     devices: Devices, device: str, spot: Spot, *, frag: int | None = None, timestamp: str | None = None
 ) -> Opened:
-    """See `storage.Node.read`. Raises Missing, DeviceGone, OSError."""
+    """See `storage.Node.read`. What is damaged goes to quarantine, and what is left is read.
+
+    Raises Missing, DeviceGone, OSError.
+    """
     folder = layout.object_folder(device, spot)
     while True:
         try:
@@ -150,28 +139,39 @@ def read(
             raise Missing from None
         files = layout.choose(names)
         file = _wanted(files, frag, timestamp)
+        meta = files.meta if files.meta is not None and files.meta.timestamp > file.timestamp else None
         path = f"{folder}/{file.name}"
+        posted = None
         try:
+            if meta is not None:
+                path = f"{folder}/{meta.name}"
+                posted = load(path).metadata
+                path = f"{folder}/{file.name}"
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                found = record.load(descriptor)
+                content = None if found.sum is None else _checked(descriptor, found)
+            except BaseException:
+                os.close(descriptor)
+                raise
         except FileNotFoundError:
             continue  # replaced since
-        try:
-            found = record.load(descriptor)
-            posted = None
-            meta = files.meta if files.meta is not None and files.meta.timestamp > file.timestamp else None
-            if meta is not None:
-                posted = _posted(device, spot, f"{folder}/{meta.name}")
-                if posted is None:
-                    os.close(descriptor)
-                    continue
-            durable = file.durable or file in files.data
-            return Opened(descriptor, device, spot, path, file, found, meta, posted, durable)
         except record.Damaged as damage:
-            os.close(descriptor)
             quarantine(device, spot, path, str(damage))
-        except BaseException:
+            continue
+        if content is not None:
             os.close(descriptor)
-            raise
+            descriptor = -1
+        durable = file.durable or file in files.data
+        return Opened(descriptor, content, file, found, meta, posted, durable)
+
+
+def _checked(descriptor: int, found: record.Record) -> bytes:
+    """Small content. Raises Damaged, OSError."""
+    content = os.pread(descriptor, found.size, 0)
+    if zlib.crc32(content) != found.sum:
+        raise record.Damaged("the content's check sum is wrong")
+    return content
 
 
 def _wanted(files: Files, frag: int | None, timestamp: str | None) -> File:
@@ -184,17 +184,6 @@ def _wanted(files: Files, frag: int | None, timestamp: str | None) -> File:
     if not candidates:
         raise Missing(files.tombstone or None)
     return candidates[0]
-
-
-def _posted(device: str, spot: Spot, path: str) -> dict[str, str] | None:
-    """What a ``.meta`` holds; None when it is gone or damaged: look again. Raises OSError."""
-    try:
-        return load(path).metadata
-    except FileNotFoundError:
-        return None
-    except record.Damaged as damage:
-        quarantine(device, spot, path, str(damage))
-        return None
 
 
 class FileWriter:
@@ -309,8 +298,9 @@ class FileWriter:
 
 
 def place(descriptor: int, temporary: str, folder: str, name: str, twin: str = "") -> None:
-    """Move a file to its place, and link it into the folder ``twin``, and make that last. Raises OSError."""
-    changed: list[str] = []
+    """Move a file to its place, before that link it into the folder ``twin``, and make both last. Raises OSError."""
+    # The twin first: whoever removes what lies in old partitions finds all of it in the new ones.
+    changed = link(temporary, twin, name) if twin else []
     target = f"{folder}/{name}"
     while True:
         try:
@@ -321,8 +311,6 @@ def place(descriptor: int, temporary: str, folder: str, name: str, twin: str = "
                 raise
             changed += make_folders(folder, _LEVELS)
     touch(folder)
-    if twin:
-        changed += link(target, twin, name)
     os.fsync(descriptor)
     sync_folders(folder, changed)
 
@@ -358,13 +346,14 @@ def sync_folders(folder: str, changed: Sequence[str] = ()) -> None:
 
 def commit(folder: str, timestamp: str, frag: int, twin: str = "") -> None:
     """The second phase of a fragment. Nothing to do when it is done or a newer version has come. Raises OSError."""
-    name = layout.data_name(timestamp, frag)
-    try:
-        os.rename(f"{folder}/{layout.data_name(timestamp, frag, durable=False)}", f"{folder}/{name}")
-    except FileNotFoundError:
-        return
-    touch(folder)
-    sync_folders(folder, link(f"{folder}/{name}", twin, name) if twin else ())
+    loose, name = layout.data_name(timestamp, frag, durable=False), layout.data_name(timestamp, frag)
+    for one in (twin, folder) if twin else (folder,):
+        try:
+            os.rename(f"{one}/{loose}", f"{one}/{name}")
+        except FileNotFoundError:
+            continue
+        touch(one)
+        sync_folders(one)
     clean(folder, twin)
 
 

@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from altostack.objectstore.storage import DeviceGone
+
 _NAME: Final = "user.altostack"
 _INLINE: Final = 3 << 10  # bytes that every file system takes in one attribute
 _encode = msgspec.msgpack.Encoder().encode
@@ -23,7 +25,7 @@ class Damaged(Exception):
     """What a file says of itself is not readable, or not what the file is."""
 
 
-class Unsupported(Exception):
+class Unsupported(DeviceGone):
     """The file system has no extended attributes."""
 
 
@@ -59,11 +61,20 @@ def store(descriptor: int, metadata: Mapping[str, str], size: int, checksum: int
         os.pwrite(descriptor, packed, size)
         inner = _encode(_Outside(size, len(packed), zlib.crc32(packed)))
         value = b"O" + zlib.crc32(inner).to_bytes(4, "big") + inner
+    _set(descriptor, _NAME, value)
+
+
+def probe(device: str) -> None:
+    """Make sure that files of the device at the path ``device`` can have records. Raises Unsupported, OSError."""
+    _set(device, f"{_NAME}.device", os.path.basename(device).encode())
+
+
+def _set(file: int | str, name: str, value: bytes) -> None:
     try:
-        os.setxattr(descriptor, _NAME, value)
+        os.setxattr(file, name, value)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
-            raise Unsupported("the file system has no extended attributes") from error
+            raise Unsupported("the device's file system has no extended attributes") from error
         raise
 
 
