@@ -131,13 +131,15 @@ class _Page:
             subdir, skipped, sought = "", 0, False
             for line in cursor:
                 name: str = line[0]
-                if subdir and name.startswith(subdir):
+                if subdir and name.startswith(subdir) and not (only_path and name == subdir):
                     skipped += 1
                     if skipped < _SKIPS:
                         continue
                     end = after(subdir)
                     if reverse:
-                        self.high = subdir
+                        self.high = (
+                            subdir + "\0" if only_path else subdir
+                        )  # a path lists the subdir's own object
                     elif end is None:
                         return found
                     else:
