@@ -53,7 +53,7 @@ class Realms:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
-        self._next, self._stamp = float("-inf"), 0
+        self._next, self._stamp = float("-inf"), (0, 0)
         self._realms: dict[str, Realm] = {}
         self._lock = threading.Lock()
 
@@ -74,10 +74,11 @@ class Realms:
         with self._lock:
             self._next = now + _INTERVAL
             try:
-                stamp = self._path.stat().st_mtime_ns
+                found = self._path.stat()
             except FileNotFoundError:
-                self._realms, self._stamp = {}, 0
+                self._realms, self._stamp = {}, (0, 0)
                 return
+            stamp = (found.st_mtime_ns, found.st_size)
             if stamp == self._stamp:
                 return
             try:
