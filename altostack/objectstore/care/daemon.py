@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 
 from altostack.kit.config import Settings as Base
-from altostack.objectstore.care.holdings import listed
 from altostack.objectstore.care.report import Reports
 from altostack.objectstore.care.upkeep import Near, Peer
 from altostack.objectstore.disk.local import LocalNode
-from altostack.objectstore.storage import Device, DeviceGone, Kind, Node, RingView, Spot, StoragePolicy
+from altostack.objectstore.storage import Device, DeviceGone, Node, RingView, Spot, StoragePolicy
 from altostack.objectstore.store import Store
 
 
@@ -24,7 +22,8 @@ class CareSettings(Base, frozen=True, kw_only=True):
 
     audit_files, audit_bytes: a second, in a full pass; audit_zero_files: a second, in the pass that looks at sizes
     alone; 0: no limit. reap_delay: seconds between an account's deletion and that of its contents. shard_rows: lines
-    from which a container is split. stale: seconds after which a temporary file is nobody's.
+    from which a container is split. drives_unmount: whether devices that fail are unmounted. stale: seconds after
+    which a temporary file is nobody's.
     """
 
     replicate: float = 30.0
@@ -44,6 +43,7 @@ class CareSettings(Base, frozen=True, kw_only=True):
     sync: float = 60.0
     lifecycle: float = 3600.0
     drives: float = 300.0
+    drives_unmount: bool = False
     relink: float = 60.0
     rings: float = 60.0
     stale: float = 86400.0
@@ -68,6 +68,7 @@ class Care:
     chosen: Sequence[str] = ()
     reports: Reports = field(init=False)
     near: Near = field(init=False)
+    alarms: list[Callable[[], None]] = field(default_factory=list)  # called when something is to be repaired
 
     def __post_init__(self) -> None:
         self.reports = Reports(self.store.folder, self.stopping)
@@ -79,6 +80,11 @@ class Care:
         if not isinstance(self.store.local, LocalNode):
             raise TypeError("this process has no devices of its own")
         return self.store.local
+
+    def alarm(self) -> None:
+        """Damage was found and set aside: whoever repairs is to look soon."""
+        for one in self.alarms:
+            one()
 
     def devices(self) -> list[str]:
         """Names of the devices that can be used now."""
@@ -137,15 +143,6 @@ class Care:
             Home(device, self.node(device), Spot(device.device, part, digest, policy if object else 0))
             for device in ring.nodes(part)
         ]
-
-    def databases(self, device: str, kind: Kind) -> Iterator[Spot]:
-        """Where the accounts' or containers' databases of a device lie. Raises DeviceGone, OSError."""
-        top = f"{self.path(device)}/{kind}s"
-        for part in sorted(int(name) for name in listed(top) if name.isdigit()):
-            for suffix in sorted(listed(f"{top}/{part}")):
-                for digest in sorted(listed(f"{top}/{part}/{suffix}")):
-                    if os.path.exists(f"{top}/{part}/{suffix}/{digest}/{digest}.db"):
-                        yield Spot(device, part, digest)
 
     def ring(self, policy: StoragePolicy) -> RingView | None:
         """A policy's ring; None while it has none."""

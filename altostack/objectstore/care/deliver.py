@@ -80,48 +80,41 @@ class Numbers:
         care = self._care
         with care.reports.tally("numbers", device) as tally:
             name = f".numbers-{device}"
-            told: dict[str, list[object]] = care.reports.kept(name) or {}
-            now: dict[str, list[object]] = {}
-            for spot in care.databases(device, "container"):
+            told: dict[str, str] = care.reports.kept(name) or {}
+            now: dict[str, str] = {}
+            for spot in care.near.books.copies.walk(device, "container"):
                 if tally.stopped:
                     return tally
                 tally.count("containers")
-                known = told.get(spot.digest)
                 try:
-                    said = self._one(tally, spot, known)
+                    known = care.near.books.known(spot, "container")
+                    if known is not None and (told.get(spot.digest) == known.sum or self._tell(tally, spot)):
+                        now[spot.digest] = known.sum
                 except StorageError as error:
                     tally.complain(f"{device}: {error}")
-                    continue
-                if said is not None:
-                    now[spot.digest] = said
             if now != told:
                 care.reports.keep(name, now)
         return tally
 
-    def _one(self, tally: Tally, spot: Spot, known: list[object] | None) -> list[object] | None:
-        """What the account knows now; None when it could not be told."""
+    def _tell(self, tally: Tally, spot: Spot) -> bool:
+        """Whether the account knows what is true here now, or need not."""
         care = self._care
         info = care.local.ledgers.facts(spot)
         if info.container is None or info.account.startswith(".shards_"):
-            return None
-        if not any(
-            care.is_mine(home.device) and home.spot == spot
-            for home in care.homes(info.account, info.container)
-        ):
-            return None  # a handoff's numbers are not the container's
-        said: list[object] = [info.put, info.deleted, info.count, info.bytes, info.policy]
-        if said == known:
-            return said
+            return True
+        homes = care.homes(info.account, info.container)
+        if not any(care.is_mine(home.device) and home.spot == spot for home in homes):
+            return False  # a handoff's numbers are not the container's
         row = care.local.ledgers.account_row(spot, info.account, info.container)
-        homes = care.homes(info.account)
+        accounts = care.homes(info.account)
         good = 0
-        for home in homes:
+        for home in accounts:
             try:
                 home.node.record(home.spot, info.account, None, (row,))
                 good += 1
             except StorageError as error:
                 tally.complain(f"{home.device.host}:{home.device.port}/{home.device.device}: {error}")
-        if 2 * good < len(homes):
-            return None
+        if 2 * good < len(accounts):
+            return False
         tally.count("told")
-        return said
+        return True

@@ -43,9 +43,9 @@ class Holding(msgspec.Struct, frozen=True, array_like=True):
         return self.tombstone or max((piece.timestamp for piece in self.data if piece.durable), default="")
 
     def piece(self, frag: int | None) -> Piece | None:
-        """The newest piece of that index."""
-        found = [piece for piece in self.data if piece.frag == frag]
-        return max(found, key=lambda piece: (piece.timestamp, piece.durable), default=None)
+        """The newest committed piece of that index."""
+        found = [piece for piece in self.data if piece.frag == frag and piece.durable]
+        return max(found, key=lambda piece: piece.timestamp, default=None)
 
 
 class Wants(msgspec.Struct, frozen=True, array_like=True):
@@ -85,22 +85,17 @@ def lacking(mine: Holding, offered: Holding, frag: int | None) -> Wants:
     version = mine.version
     if offered.tombstone:
         return Wants(tombstone=offered.tombstone > mine.tombstone and offered.tombstone >= version)
-    theirs = offered.piece(frag) if frag is None else _newest(offered)
-    data = durable = False
-    if theirs is not None:
-        own = mine.piece(frag)
-        have = own is not None and own.timestamp >= theirs.timestamp
-        data = theirs.timestamp >= version and mine.tombstone < theirs.timestamp and not have
-        durable = own is not None and theirs.durable and own.timestamp == theirs.timestamp and not own.durable
-    content = data or any(piece.durable for piece in mine.data)
+    committed = [piece for piece in offered.data if piece.durable]
+    theirs = max(committed, key=lambda piece: piece.timestamp, default=None)
+    if theirs is None:
+        return NOTHING  # what was never committed may have been refused
+    same = [piece for piece in mine.data if piece.frag == frag and piece.timestamp == theirs.timestamp]
+    beyond = theirs.timestamp >= version and theirs.timestamp > mine.tombstone
+    data = beyond and not same
+    durable = beyond and bool(same) and not any(piece.durable for piece in same)
+    content = data or durable or any(piece.durable for piece in mine.data)
     meta = content and (offered.meta, offered.typed) > (mine.meta, mine.typed) and offered.meta > version
     return Wants(data=data, durable=durable, meta=meta)
-
-
-def _newest(offered: Holding) -> Piece | None:
-    """Of any fragment: committed ones say which version is to be had, others only what may become one."""
-    committed = [piece for piece in offered.data if piece.durable]
-    return max(committed or offered.data, key=lambda piece: piece.timestamp, default=None)
 
 
 class Place(NamedTuple):
@@ -147,14 +142,18 @@ def part_of(digest: str, parts: int) -> int:
     return int(digest[:8], 16) >> (33 - parts.bit_length())
 
 
-def remove(place: Place, part: int, digest: str, known: Holding) -> bool:
-    """Remove an object's files if they still are what is ``known``; whether they were. Raises OSError."""
+def remove(place: Place, part: int, digest: str, known: Holding, frag: int | None = None) -> bool:
+    """Remove an object's files if they still are what is ``known``; whether they were. Raises OSError.
+
+    ``frag``: only the fragments of this index; what else is there stays.
+    """
     folder = f"{place.folder}/{part}/{digest[-3:]}/{digest}"
     names = listed(folder)
     if of_files(names) != known:
         return False
     for name in names:
-        if layout.parse(name) is not None:
+        file = layout.parse(name)
+        if file is not None and (frag is None or file.frag == frag):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{folder}/{name}")
     objects.touch(folder)
@@ -166,12 +165,13 @@ def sweep(place: Place, part: int) -> None:
     top = f"{place.folder}/{part}"
     for suffix in listed(top):
         for digest in listed(f"{top}/{suffix}"):
-            _rmdir(f"{top}/{suffix}/{digest}")
-        _rmdir(f"{top}/{suffix}")
-    _rmdir(top)
+            rmdir(f"{top}/{suffix}/{digest}")
+        rmdir(f"{top}/{suffix}")
+    rmdir(top)
 
 
-def _rmdir(folder: str) -> None:
+def rmdir(folder: str) -> None:
+    """Remove a folder if it is empty. Raises OSError."""
     try:
         os.rmdir(folder)
     except OSError as error:
@@ -219,10 +219,10 @@ class Sums:
         summed, some = hashlib.md5(usedforsecurity=False), False
         for digest, found in holdings(place, part, suffix):
             piece = found.piece(frag)
-            if piece is None and not found.tombstone and not (frag is not None and found.data):
+            if piece is None and not found.tombstone:
                 continue
             some = True
-            said = "" if piece is None else f"{piece.timestamp}{piece.durable}"
+            said = "" if piece is None else piece.timestamp
             summed.update(f"{digest}|{said}|{found.meta}|{found.typed}|{found.tombstone}\n".encode())
         return summed.hexdigest() if some else ""
 

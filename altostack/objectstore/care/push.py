@@ -59,7 +59,7 @@ def copy(
             for chunk in _chunks(held):
                 summed.update(chunk)
                 writer.write(chunk)
-            if frag is None and metadata.get("etag", "") not in ("", summed.hexdigest()):
+            if metadata.get("etag", "") not in ("", summed.hexdigest()):
                 name = layout.data_name(timestamp, frag)
                 objects.quarantine(
                     path, here, f"{layout.object_folder(path, here)}/{name}", "the content is not what it was"

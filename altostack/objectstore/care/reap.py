@@ -20,11 +20,11 @@ _PAGE: Final = 1000
 def reap(care: Care, device: str) -> Tally:
     """A pass over the accounts of a device of this machine. Raises DeviceGone."""
     with care.reports.tally("reap", device) as tally:
-        for spot in care.databases(device, "account"):
+        for spot in care.near.books.copies.walk(device, "account"):
             if tally.stopped:
                 break
             try:
-                info = care.local.ledgers.facts(spot, False)
+                info = care.local.ledgers.facts(spot, "account")
             except (Missing, StorageError) as error:
                 tally.complain(f"{device}: {error}")
                 continue

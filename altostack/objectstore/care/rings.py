@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import re
 import secrets
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from altostack.objectstore import compose
 from altostack.objectstore.ring.ring import Ring
 from altostack.objectstore.ring.sealed import BadFile
+from altostack.objectstore.storage import Device, StorageError
 
+if TYPE_CHECKING:
+    from altostack.objectstore.care.daemon import Care
+    from altostack.objectstore.care.report import Tally
+
+_ASKED: Final = 3  # nodes a pass
 _NAME: Final = re.compile(r"account|container|object(-[1-9]\d{0,5})?")
 
 
@@ -80,6 +88,38 @@ def accept(folder: Path, name: str, data: bytes) -> bool:
     finally:
         os.close(handle)
     return True
+
+
+def fetch(care: Care) -> Tally:
+    """Ask some other nodes for newer rings and take them over."""
+    folder = compose.rings_folder(care.store.folder)
+    with care.reports.tally("rings") as tally:
+        others = nodes(care)
+        random.shuffle(others)
+        for device in others[:_ASKED]:
+            if tally.stopped:
+                break
+            peer = care.peer(device)
+            try:
+                theirs, mine = peer.rings(), held(folder)
+                for name, one in theirs.items():
+                    here = mine.get(name)
+                    wanted = here is None or (one.salt == here.salt and one.version > here.version)
+                    if wanted and accept(folder, name, peer.ring(name)):
+                        tally.count("fetched")
+            except (StorageError, ValueError, OSError) as error:
+                tally.complain(f"{device.host}:{device.port}: {error}")
+    return tally
+
+
+def nodes(care: Care) -> list[Device]:
+    """One device of every other node that the rings know."""
+    found: dict[tuple[str, int], Device] = {}
+    for _, ring in care.rings():
+        for device in ring.devices:
+            if not care.is_mine(device):
+                found.setdefault((device.host, device.port), device)
+    return list(found.values())
 
 
 def _present(path: Path) -> Ring | None:
