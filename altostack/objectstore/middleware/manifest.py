@@ -20,10 +20,13 @@ from urllib.parse import quote
 from altostack.objectstore.http import Refusal, Request, Response
 from altostack.objectstore.middleware.joined import Piece
 from altostack.objectstore.middleware.report import status_line
-from altostack.objectstore.middleware.shape import Cut, IS_SLO, bare, ranges, true
+from altostack.objectstore.middleware.shape import IS_SLO, Cut, bare, ranges, true
 
 MAX_DEPTH: Final = 10
-_OPTIONAL: Final = frozenset({"range", "etag", "size_bytes"})
+_ALLOWED: Final[dict[str, frozenset[str]]] = {
+    "data": frozenset(),
+    "path": frozenset({"range", "etag", "size_bytes"}),
+}
 Kept = dict[str, Any]
 
 
@@ -66,11 +69,10 @@ def parse(text: bytes, request: Request) -> list[Wish]:
 def _wish(one: Any, own: str, *, last: bool) -> Wish:
     if not isinstance(one, dict):
         raise ValueError("not a JSON object")
-    for kind, allowed in (("data", frozenset[str]()), ("path", _OPTIONAL)):
-        if kind in one:
-            break
-    else:
+    kind = next((name for name in _ALLOWED if name in one), None)
+    if kind is None:
         raise ValueError("expected keys to include one of 'data' or 'path'")
+    allowed = _ALLOWED[kind]
     extra = sorted(key for key in one if key != kind and key not in allowed)
     if extra:
         raise ValueError("extraneous keys " + ", ".join(json.dumps(key) for key in extra))

@@ -6,6 +6,8 @@ a few seconds; the status has to be said before, so the real one is in the text.
 
 from __future__ import annotations
 
+import contextvars
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -99,3 +101,22 @@ def patient(
         yield b"\r\n\r\n" + result()
 
     return Response(status, headers, body())
+
+
+def meanwhile(work: Callable[[], None], *, tick: float = 0.5) -> Iterator[None]:
+    """Run ``work`` in a thread of its own and step until it is done, every ``tick`` seconds; raises what it raises."""
+    trouble: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            trouble.append(error)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(tick)
+        yield
+    if trouble:
+        raise trouble[0]

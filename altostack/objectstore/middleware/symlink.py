@@ -47,6 +47,9 @@ _SHOWN: Final = (
     (SYS_ETAG, TARGET_ETAG),
     (SYS_BYTES, TARGET_BYTES),
 )
+_POSTED: Final = (
+    "The requested POST was applied to a symlink. POST directly to the target to apply requested metadata."
+)
 _MAX_EXTENDED: Final = 16  # links that do not count, in a row: more is a loop
 
 
@@ -206,11 +209,7 @@ class Symlinks:
         headers["location"] = f"/{_version_of(request)}/{account}/{target}"
         if fixed := response.headers.get(SYS_ETAG):
             headers[TARGET_ETAG] = fixed
-        raise Refusal(
-            307,
-            "The requested POST was applied to a symlink. POST directly to the target to apply requested metadata.",
-            headers=headers,
-        )
+        raise Refusal(307, _POSTED, headers=headers)
 
     # ---- listings
 

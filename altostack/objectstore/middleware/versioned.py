@@ -34,8 +34,10 @@ from altostack.objectstore.store import Store
 
 LINK: Final = "x-object-sysmeta-versions-symlink"
 DELETED: Final = "x-object-sysmeta-versions-deleted"
+OURS: Final = (LINK, symlink.EXTEND, symlink.TRUSTED)  # nobody outside may make such a link
 MARKER_TYPE: Final = "application/x-deleted;swift_versions_deleted=1"
 MARKER_LISTED: Final = with_parameters(EMPTY_ETAG, {"versions_deleted": "1"})
+CHANGE_VERSION: Final = "change_version"  # fact: a request of our own, which may POST to a version
 VERSION_ID: Final = "x-object-version-id"
 CURRENT_ID: Final = "x-object-current-version-id"
 _LATER: Final = frozenset(
@@ -95,6 +97,8 @@ class Versioned:
         target = headers.get(symlink.TARGET, "")
         if target.startswith(quote(self._hidden) + "/"):
             self._show(headers, target.partition("/")[2], symlink.TARGET, "")
+            for name in (*OURS, LISTED_ETAG):
+                headers.pop(name, None)
 
     def _show(self, headers: dict[str, str], quoted: str, name: str, prefix: str) -> None:
         found = hidden.parse(unquote(quoted))
@@ -241,18 +245,28 @@ class Versioned:
     # ---- with a version id
 
     def _of_version(self, method: str, said: str) -> Response:
-        if method == "POST":
+        if method == "POST" and not self._request.facts.get(CHANGE_VERSION):
             raise Refusal(400, "POST to a specific version is not allowed")
         version = said if said == "null" else hidden.version_of(said)
         if version is None:
             raise Refusal(400, "Invalid version parameter")
         if method == "DELETE":
             return self._delete_version(version)
+        if method == "POST":
+            return self._change_version(version)
         if method == "PUT":
             return self._restore(version)
         if method in ("GET", "HEAD"):
             return self._read_null() if version == "null" else self._read_version(version)
         return self._app(self._request)
+
+    def _change_version(self, version: str) -> Response:
+        self._require_write()
+        if version != "null":
+            return ask(self._app, self._inner("POST", version, self._request.headers))
+        if self._current() != "null":
+            raise Refusal(404)
+        return self._app(again(self._request, query=""))
 
     def _read_null(self) -> Response:
         response = self._app(self._request)

@@ -16,7 +16,7 @@ from altostack.objectstore.middleware.history import History
 from altostack.objectstore.middleware.options import Wrap, flag, store_of
 from altostack.objectstore.middleware.report import wanted_format
 from altostack.objectstore.middleware.shape import again, drained, failed, setting, true
-from altostack.objectstore.middleware.versioned import Versioned
+from altostack.objectstore.middleware.versioned import OURS, Versioned
 from altostack.objectstore.middleware.versionlist import Versions, show_current, show_markers
 from altostack.objectstore.store import Store
 
@@ -63,7 +63,11 @@ class KeptVersions:
     # ---- objects
 
     def _object(self, request: Request, place: Place) -> Response:
-        target = request.headers.get(symlink.TARGET)
+        headers = request.headers
+        if request.method == "PUT":
+            for name in OURS:  # what a copy may have brought along
+                headers.pop(name, None)
+        target = headers.get(symlink.TARGET)
         if target is not None and unquote(target).lstrip("/").startswith(hidden.MARK):
             raise Refusal(412, "Names that begin with U+10FFFF are reserved.")
         info = self._store.known.container(place.account, str(place.container))
