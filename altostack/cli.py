@@ -21,6 +21,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "identity": "first contents of the identity service; new keys for tokens and secrets",
     "image": "make the starter image",
     "openapi": "write the services' OpenAPI documents",
+    "ring": "which device of the object store holds what: build, change and look at rings",
     "outside": "run a command where floating IPs are reached",
     "test": "run the project's tests",
     "conformance": "run Tempest and its like against a simulated cloud",

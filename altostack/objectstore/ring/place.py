@@ -1,9 +1,9 @@
 """Puts replicas on devices so that a plan is met: exactly as to how many, as far as possible as to where.
 
 An empty ring is laid out by systematic sampling (Madow, 1949): all devices in the order of the tree, each as long as
-its quota; replica k of partition p is what lies at p + k * parts. Every node of the tree is an interval, so every partition
-has its share in it, rounded up or down. That is done anew, in another order of the tree, for each few partitions,
-so that a device shares partitions with many others.
+its quota; replica k of partition p is what lies at p + k * parts. Every node of the tree is an interval, so every
+partition has its share in it, rounded up or down. That is done anew, in another order of the tree, for each few
+partitions, so that a device shares partitions with many others.
 
 A ring in use is changed by moves from devices that hold too much to those that hold too little, drawn at random and
 taken when the partition is then spread no worse. What remains is taken off and put anywhere. Then replicas that moved
@@ -443,7 +443,7 @@ def _first_of_each(numbers: Ints, size: int) -> Bits:
 def _apart(one: Ints, other: Ints, size: int) -> Bits:
     """Marks pairs of which no number is in an earlier pair."""
     both = np.stack((one, other), axis=1).ravel()
-    return _first_of_each(both, size).reshape(-1, 2).all(axis=1)
+    return np.asarray(_first_of_each(both, size).reshape(-1, 2).all(axis=1))
 
 
 def _rank(numbers: Ints) -> Ints:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from altostack.objectstore.storage import Device
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.signedinteger[Any]]
 Reals = npt.NDArray[np.float64]
 
 LEVELS: Final = ("region", "zone", "host", "device")
@@ -60,7 +60,11 @@ class Tree:
 
     def sums(self, level: int, of_devices: Ints | Reals) -> Reals:
         """A number of each device, summed for each node of a level."""
-        return np.bincount(self.keys[level], weights=of_devices, minlength=len(self.up[level]))
+        weights = np.asarray(of_devices, dtype=np.float64)
+        found: Reals = np.bincount(self.keys[level], weights=weights, minlength=len(self.up[level])).astype(
+            np.float64
+        )
+        return found
 
 
 @dataclass(frozen=True, slots=True)

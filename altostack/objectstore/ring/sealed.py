@@ -1,4 +1,4 @@
-"""Files of rings and builders: a header and arrays of numbers, each with a checksum, so that damage is found.
+"""Files of rings, builders and composites: a header and arrays of numbers with checksums, so that damage is found.
 
 Layout, little-endian: ``ALTORING``, version of the format (u16), kind (u16), length (u32) and CRC-32 (u32) of the
 header; the header in JSON; then the arrays one after another, each at a multiple of eight bytes and described in the
@@ -19,12 +19,12 @@ from typing import Final, Generic, Literal, TypeVar
 import msgspec
 
 VERSION: Final = 1
-Kind = Literal["ring", "builder"]
+Kind = Literal["ring", "builder", "composite"]
 Form = Literal["B", "H", "I"]  # unsigned numbers of 1, 2 and 4 bytes
 
 _MAGIC: Final = b"ALTORING"
 _HEAD = struct.Struct("<8sHHII")
-_KINDS: Final[Sequence[Kind]] = ("ring", "builder")
+_KINDS: Final[Sequence[Kind]] = ("ring", "builder", "composite")
 _WIDTH: Final = {"B": 1, "H": 2, "I": 4}
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ def read(path: Path, kind: Kind, facts: type[T]) -> tuple[T, list[memoryview]]:
     """
     data = memoryview(path.read_bytes())
     if len(data) < _HEAD.size or bytes(data[:8]) != _MAGIC:
-        raise BadFile(f"{path} is not a ring or builder file of ours")
+        raise BadFile(f"{path} is no file of a ring, builder or composite of ours")
     _, version, number, length, crc = _HEAD.unpack_from(data)
     if version != VERSION:
         raise BadFile(f"{path} is of version {version} of the format; this program reads version {VERSION}")
@@ -99,7 +99,7 @@ def read(path: Path, kind: Kind, facts: type[T]) -> tuple[T, list[memoryview]]:
         raise BadFile(f"{path} is damaged: its header does not match its checksum")
     if number != _KINDS.index(kind):
         found = _KINDS[number] if number < len(_KINDS) else f"kind {number}"
-        raise BadFile(f"{path} is a file of a {found}, not of a {kind}")
+        raise BadFile(f"{path} is the file of a {found}, not of a {kind}")
     try:
         sealed = msgspec.json.decode(header, type=_Sealed[facts])  # type: ignore[valid-type] # a type in a variable
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
