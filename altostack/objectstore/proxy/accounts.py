@@ -10,7 +10,13 @@ from altostack.objectstore.http import Place, Refusal, Request, Response
 from altostack.objectstore.proxy import backend
 from altostack.objectstore.proxy.counts import Counts
 from altostack.objectstore.proxy.known import look_up, read_info, site_of
-from altostack.objectstore.proxy.limits import check_merged, check_metadata, check_name, listing_limit
+from altostack.objectstore.proxy.limits import (
+    check_merged,
+    check_metadata,
+    check_name,
+    check_text,
+    listing_limit,
+)
 from altostack.objectstore.proxy.spread import Crew, Target, first, quorum, settle
 from altostack.objectstore.stamp import ZERO, iso, normal, shown
 from altostack.objectstore.storage import Dated, Info, Missing, Query, Row, StorageError, Subdir, Superseded
@@ -213,7 +219,7 @@ def dated(
     """The metadata that a request sets and takes away.
 
     prefixes: of names that are kept; remove: prefix of names to take away ("x-remove-account-meta-"); named: further
-    names that are kept.
+    names that are kept. Raises Refusal(400) for text that is not UTF-8.
     """
     found: dict[str, tuple[str, str]] = {}
     for name, value in request.headers.items():
@@ -225,6 +231,7 @@ def dated(
                 found[kept] = ("", stamp)
         elif name in named or name.startswith(prefixes):
             found[name] = (value, stamp)
+    check_text({name: value for name, (value, _) in found.items()})
     return found
 
 

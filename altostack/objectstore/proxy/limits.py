@@ -39,6 +39,13 @@ def check_metadata(headers: Mapping[str, str], kind: str, settings: Settings) ->
             raise Refusal(400, f"Total metadata too large; max {settings.max_meta_overall}")
 
 
+def check_text(kept: Mapping[str, str]) -> None:
+    """Headers that are stored. Raises Refusal(400) for what did not come as UTF-8."""
+    for name, value in kept.items():
+        if not value.isascii() and not _is_text(value):
+            raise Refusal(400, f"{name} must be valid UTF-8")
+
+
 def check_merged(held: Dated, added: Dated, kind: str, settings: Settings) -> None:
     """What an account or container has after ``added`` is merged into it. Raises Refusal(400)."""
     prefix = f"x-{kind}-meta-"

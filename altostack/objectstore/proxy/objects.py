@@ -20,7 +20,7 @@ from altostack.objectstore.proxy.counts import Counts
 from altostack.objectstore.proxy.fragments import Fragments
 from altostack.objectstore.proxy.keep import Found, Keep, Upload
 from altostack.objectstore.proxy.known import site_of
-from altostack.objectstore.proxy.limits import check_length, check_metadata, check_name
+from altostack.objectstore.proxy.limits import check_length, check_metadata, check_name, check_text
 from altostack.objectstore.proxy.multipart import many
 from altostack.objectstore.proxy.spread import Crew, Site
 from altostack.objectstore.stamp import http_date, shown
@@ -146,6 +146,7 @@ class Objects:
             metadata["x-delete-at"] = delete_at
         if headers.get("content-type"):
             metadata["content-type"] = headers["content-type"]
+        check_text(metadata)
         keep, site = self._site(request, place, info)
         try:
             with closing(keep.find(site, newest=True)) as found:
@@ -254,14 +255,11 @@ class Objects:
         if not kind or backend.true(headers.get("x-detect-content-type", "")):
             kind = mimetypes.guess_type(str(place.object))[0] or "application/octet-stream"
             headers["content-type"] = kind
-        try:
-            kind.encode()
-        except UnicodeEncodeError:
-            raise Refusal(400, "Invalid Content-Type") from None
         metadata = {"name": _path(place), "content-type": kind}
         for name, text in headers.items():
             if name in ALLOWED or name.startswith(_KEPT):
                 metadata[name] = text
+        check_text(metadata)
         delete_at = _delete_at(headers, stamp)
         if delete_at is not None:
             metadata["x-delete-at"] = delete_at
