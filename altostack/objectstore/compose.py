@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import socket
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from altostack import filters
@@ -15,6 +17,7 @@ from altostack.kit.policy import Policy
 from altostack.objectstore.config import Settings
 from altostack.objectstore.disk.local import LocalNode
 from altostack.objectstore.disk.remote import RemoteNode
+from altostack.objectstore.httpd import Server
 from altostack.objectstore.proxy.app import Proxy
 from altostack.objectstore.proxy.known import KnownInfo
 from altostack.objectstore.ring.builder import Builder
@@ -101,9 +104,47 @@ def open_store(
         rules=rules,
         clients=dict(clients or {}),
     )
+    local.rings = rings  # they say when partitions are being doubled
     local.neighbours = store.node_at  # where it delivers what it has for containers on other nodes
     store.known = KnownInfo(store)
     paste = folder / "paste.ini"
     source = paste if paste.exists() else PASTE
     store.app = filters.pipeline(source, "objectstore", app=Proxy(store), store=store)  # type: ignore[assignment] # Paste makes handlers here, not WSGI applications
     return store
+
+
+def serve_store(
+    store: Store,
+    listeners: Mapping[str, socket.socket],
+    *,
+    stop: threading.Event,
+    ready: Callable[[], None],
+    care: bool,
+) -> None:
+    """Serve clients on the listener "clients" and, where there is one, other nodes on "nodes", until ``stop`` is set.
+
+    care: look after this machine's devices too; one process of a machine does.
+    """
+    from altostack.objectstore.care import upkeep
+    from altostack.objectstore.care.loops import loops
+    from altostack.objectstore.disk import server as nodes
+
+    servers = []
+    if "clients" in listeners:
+        if store.app is None:
+            raise RuntimeError("the pipeline is not made yet")
+        servers.append(Server(store.app, listeners["clients"], threads=store.settings.threads))
+    if "nodes" in listeners:
+        inside = nodes.handler(store.local, key=store.key, more=upkeep.calls(store))
+        servers.append(Server(inside, listeners["nodes"], threads=store.settings.threads))
+    running = loops(store, stopping=stop) if care else ()
+    for server in servers:
+        server.start()
+    for loop in running:
+        loop.start(None)
+    ready()
+    stop.wait()
+    for loop in running:
+        loop.stop(2.0)
+    for server in servers:
+        server.stop()

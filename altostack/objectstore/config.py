@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from altostack.kit.config import Settings as Base
+from altostack.objectstore.care.settings import CareSettings
 from altostack.objectstore.storage import Erasure, StoragePolicy
 
 
@@ -59,6 +60,7 @@ class Settings(Base, frozen=True, kw_only=True):
     policies: dict[str, Policy] = msgspec.field(
         default_factory=lambda: {"standard": Policy(index=0, default=True)}
     )
+    care: CareSettings = CareSettings()
     account_prefix: str = "AUTH_"
     max_object_size: int = 5 * (1 << 30) + 2
     listing_limit: int = 10_000

@@ -27,7 +27,7 @@ from altostack.objectstore.disk import layout, objects, record
 from altostack.objectstore.disk.device import guarded
 from altostack.objectstore.http import CHUNK
 from altostack.objectstore.stamp import of_ns
-from altostack.objectstore.storage import RingView, Spot
+from altostack.objectstore.storage import Kind, Missing, RingView, Spot, StorageError
 
 Mode = Literal["quick", "full"]
 _BUDGET: Final = 300.0  # seconds after which a pass pauses
@@ -204,3 +204,39 @@ def content_damage(descriptor: int, found: record.Record, taken: Callable[[int],
     if found.metadata.get("etag", "") not in ("", summed.hexdigest()):  # a fragment's is that of the fragment
         return "the content is not what it was"
     return None
+
+
+def audit_databases(care: Care, device: str) -> Tally:
+    """A pass over the account and container databases of a device of this machine. Raises DeviceGone.
+
+    Also forgets deletions that are old enough, and removes databases of which nothing else is left.
+    """
+    pace = Pace(care.settings.audit_databases, care.stopping)
+    copies = care.near.books.copies
+    kinds: tuple[Kind, ...] = ("account", "container")
+    with care.reports.tally("audit-databases", device) as tally:
+        care.path(device)
+        for kind in kinds:
+            for spot in copies.walk(device, kind):
+                if tally.stopped:
+                    return tally
+                pace.take()
+                tally.count(f"{kind}s")
+                try:
+                    copies.audit(spot, kind)
+                    known = copies.state(spot, kind)
+                    if copies.reclaim(spot, kind) and copies.remove(spot, kind, known):
+                        tally.count("reclaimed")
+                except Missing:
+                    continue
+                except StorageError as error:
+                    tally.complain(f"{device}: {error}")
+                    if copies_gone(care, spot, kind):
+                        tally.count("quarantined")
+                        care.alarm()
+    return tally
+
+
+def copies_gone(care: Care, spot: Spot, kind: Kind) -> bool:
+    """Whether a database is not in its place any longer: it was set aside."""
+    return not os.path.exists(care.local.ledgers.folder(spot, kind))

@@ -7,46 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import msgspec
-
-from altostack.kit.config import Settings as Base
 from altostack.objectstore.care.report import Reports
+from altostack.objectstore.care.settings import CareSettings
 from altostack.objectstore.care.upkeep import Near, Peer
 from altostack.objectstore.disk.local import LocalNode
 from altostack.objectstore.storage import Device, DeviceGone, Node, RingView, Spot, StoragePolicy
 from altostack.objectstore.store import Store
-
-
-class CareSettings(Base, frozen=True, kw_only=True):
-    """How the daemons work: pauses between two passes in seconds, and limits so that requests have the disks.
-
-    audit_files, audit_bytes: a second, in a full pass; audit_zero_files: a second, in the pass that looks at sizes
-    alone; 0: no limit. reap_delay: seconds between an account's deletion and that of its contents. shard_rows: lines
-    from which a container is split. drives_unmount: whether devices that fail are unmounted. stale: seconds after
-    which a temporary file is nobody's.
-    """
-
-    replicate: float = 30.0
-    databases: float = 30.0
-    reconstruct: float = 30.0
-    deliver: float = 30.0
-    audit: float = 30.0
-    audit_files: float = 20.0
-    audit_bytes: float = 10e6
-    audit_zero_files: float = 50.0
-    audit_databases: float = 10.0
-    expire: float = 60.0
-    reap: float = 600.0
-    reap_delay: float = 0.0
-    shard: float = 30.0
-    shard_rows: int = 1_000_000
-    sync: float = 60.0
-    lifecycle: float = 3600.0
-    drives: float = 300.0
-    drives_unmount: bool = False
-    relink: float = 60.0
-    rings: float = 60.0
-    stale: float = 86400.0
 
 
 class Home(NamedTuple):
@@ -150,8 +116,3 @@ class Care:
             return self.store.rings.object(policy.index)
         except LookupError:
             return None
-
-
-def load_settings(table: object) -> CareSettings:
-    """[objectstore.care]. Raises msgspec.ValidationError."""
-    return msgspec.convert(table, CareSettings)

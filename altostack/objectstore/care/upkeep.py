@@ -197,6 +197,11 @@ class Near:
         return rings_folder(self._store.folder)
 
 
+def calls(store: Store) -> dict[str, Callable[..., Any]]:
+    """The calls of the node whose devices ``store`` has, for `disk.server.handler`."""
+    return Near(store).calls()
+
+
 class Peer:
     """Asks about one device. ``near``: the calls of this process, for its own devices. All may raise DeviceGone."""
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from altostack.objectstore import compose
-from altostack.objectstore.care.daemon import Care, CareSettings
+from altostack.objectstore.care.daemon import Care
 from altostack.objectstore.care.objects import replicate
+from altostack.objectstore.care.settings import CareSettings
 from altostack.objectstore.disk import layout
 from altostack.objectstore.storage import Missing
 from tests.objectstore.world import World, world
