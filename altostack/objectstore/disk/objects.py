@@ -310,9 +310,16 @@ def place(descriptor: int, temporary: str, folder: str, name: str, twin: str = "
             if not os.path.exists(temporary):
                 raise
             changed += make_folders(folder, _LEVELS)
-    touch(folder)
-    os.fsync(descriptor)
-    sync_folders(folder, changed)
+    try:
+        touch(folder)
+        os.fsync(descriptor)
+        sync_folders(folder, changed)
+    except OSError:
+        for one in (target, f"{twin}/{name}") if twin else (target,):
+            with contextlib.suppress(OSError):  # the device fails: what stays there was not acknowledged
+                if os.path.samestat(os.stat(one), os.fstat(descriptor)):
+                    os.unlink(one)
+        raise
 
 
 def link(path: str, folder: str, name: str) -> list[str]:
