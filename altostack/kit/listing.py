@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -64,17 +65,26 @@ def fetch(
     limit = _limit(call, dialect)
     if limit == 0:
         return [], False
-    unread = (sa.orm.defer(column, raiseload=True) for column in resource.unlisted)
-    query = sa.select(resource.row).where(*conditions).options(*options, *unread)
-    for column, descending in order:
-        if column.expression.nullable:
-            empty = column.is_(None)
-            query = query.order_by(empty.desc() if descending else empty.asc())
-        query = query.order_by(column.desc() if descending else column.asc())
+    query = _ordered(resource.row, tuple(resource.unlisted), tuple(order)).where(*conditions)
+    if options:
+        query = query.options(*options)
     rows = list(call.session.execute(query.limit(limit + 1)).scalars())
     more = len(rows) > limit
     rows = rows[:limit]
     return (rows[::-1] if reverse else rows), more
+
+
+@functools.lru_cache(maxsize=1024)
+def _ordered(row: Any, unlisted: tuple[Any, ...], order: tuple[tuple[Any, bool], ...]) -> Any:
+    """The query's part that is the same for many requests; building it takes as long as running it."""
+    clauses = []
+    for column, descending in order:
+        if column.expression.nullable:
+            empty = column.is_(None)
+            clauses.append(empty.desc() if descending else empty.asc())
+        clauses.append(column.desc() if descending else column.asc())
+    unread = (sa.orm.defer(column, raiseload=True) for column in unlisted)
+    return sa.select(row).options(*unread).order_by(*clauses)
 
 
 def count(call: Call, resource: Resource) -> int:
