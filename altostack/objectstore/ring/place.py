@@ -35,7 +35,7 @@ _BATCH: Final = 1 << 17  # proposals looked at together: they fit into the cache
 _SPREAD: Final = 4096  # orders of the tree an empty ring is laid out in, at most
 _FURTHER: Final = 200  # one in so many moves may be made in vain, for others that lie badly
 _PATIENCE: Final = 6  # rounds with next to no success before giving up
-_WORTH: Final = 500  # success: more than one in so many of what there is to do
+_WORTH: Final = 100  # success: more than one in so many of what there is to do
 
 
 class Placer:
@@ -65,9 +65,10 @@ class Placer:
             self._place_loose()
             self._level()
             self._drop_rest()
-        self._settle()
-        self._spread()
-        self._no_twins()
+        if self._badness().any():
+            self._settle()
+            self._spread()
+            self._no_twins()
 
     def excess(self) -> int:
         """Replicas that devices hold beyond their quotas."""
@@ -340,23 +341,18 @@ class Placer:
         return column
 
     def _bad_at(self, rows: Ints, cols: Ints) -> Bits:
-        if not len(cols):
-            return np.zeros(0, dtype=bool)
-        over = self.rules.over(self.table[rows, cols], self._others(rows, cols))
-        return np.asarray((over > 0) | self.rules.lacking(self.table[:, cols]))
+        """Which of some replicas lie badly."""
+        found = np.zeros(len(cols), dtype=bool)
+        for start in range(0, len(cols), _BATCH):
+            here = slice(start, start + _BATCH)
+            bad = self.rules.badness(self.table[:, cols[here]])
+            found[here] = bad[rows[here], np.arange(bad.shape[1])] > 0
+        return found
 
     def _badness(self) -> Ints:
-        """For every slot of the table how much it is too much where it lies; 0 for none."""
-        parts = self.table.shape[1]
-        found = np.zeros(self.table.shape, dtype=np.int64)
-        for start in range(0, parts, _BATCH):
-            cols = np.arange(start, min(parts, start + _BATCH))
-            lacking = self.rules.lacking(self.table[:, cols])
-            for row in range(len(self.table)):
-                rows = np.full(len(cols), row)
-                over = self.rules.over(self.table[row, cols], self._others(rows, cols))
-                found[row, cols] = np.where(self.table[row, cols] >= 0, over + lacking, 0)
-        return found
+        """How badly each replica of the table lies."""
+        batches = range(0, self.table.shape[1], _BATCH)
+        return np.hstack([self.rules.badness(self.table[:, start : start + _BATCH]) for start in batches])
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,37 +391,40 @@ class _Rules:
         """Of adding the device to the others: positive where there are too many, negative where one is needed."""
         total = np.zeros(len(device), dtype=np.int32)
         for level in self.levels:
-            count = self._count(level, device, others)
+            count = _count(level.key[device], level.key[others])
             total += np.int32(level.weight) * (count >= level.high[device])
             if level.needed:
                 total -= np.int32(level.weight) * (count < level.low[device])
         return total
 
-    def over(self, device: Ints, others: Table) -> Ints:
-        """The part of the cost that is for too many."""
-        total = np.zeros(len(device), dtype=np.int32)
-        for level in self.levels:
-            total += np.int32(level.weight) * (self._count(level, device, others) >= level.high[device])
-        return total
+    def badness(self, devices: Table) -> Ints:
+        """How badly each replica lies, 0 for well; ``devices``: [replica, n].
 
-    def lacking(self, devices: Table) -> Bits:
-        """Whether partitions lack a replica where one is needed; ``devices``: [replica, n]."""
-        found = np.zeros(devices.shape[1], dtype=bool)
+        It is bad to be one too many in a node, and, a little, to be in a partition that lacks one somewhere.
+        """
+        found = np.zeros(devices.shape, dtype=np.int32)
+        lacking = np.zeros(devices.shape[1], dtype=bool)
         for level in self.levels:
-            if level.needed:
-                have = np.zeros(devices.shape[1], dtype=np.int64)
-                for row, device in enumerate(devices):
-                    have += self._count(level, device, devices[:row]) < level.low[device]
-                found |= have < level.needed
+            keys, have = level.key[devices], np.zeros(devices.shape[1], dtype=np.int16)
+            for row, own in enumerate(keys):
+                before = _count(own, keys[:row])
+                found[row] += np.int32(level.weight) * (
+                    before + _count(own, keys[row + 1 :]) >= level.high[devices[row]]
+                )
+                if level.needed:
+                    have += before < level.low[devices[row]]
+            lacking |= have < level.needed
+        found += lacking
+        found[devices < 0] = 0
         return found
 
-    @staticmethod
-    def _count(level: _Level, device: Ints, others: Table) -> Ints:
-        own = level.key[device]
-        count = np.zeros(len(own), dtype=np.int16)
-        for other in others:
-            count += level.key[other] == own
-        return count
+
+def _count(own: Ints, others: Ints) -> Ints:
+    """How many of ``others``, [k, n], are equal to ``own``, [n]."""
+    count = np.zeros(len(own), dtype=np.int16)
+    for other in others:
+        count += other == own
+    return count
 
 
 def _nobody(here: Ints) -> tuple[Ints, Ints]:
