@@ -117,7 +117,7 @@ class _BreakingWriter:
 def faulty(made: World) -> Faulty:
     """Have the world's devices be able to fail; updates between nodes go through the same faults."""
     node = Faulty(made.store.local)
-    made.store.local = node  # type: ignore[assignment]
+    made.store.local = node
     return node
 
 
