@@ -25,7 +25,7 @@ from altostack.objectstore.ledger.database import Corrupt, Database, translated
 from altostack.objectstore.ledger.ledgers import Ledgers, put_new, remove
 from altostack.objectstore.ledger.lines import Line
 from altostack.objectstore.stamp import of_ns
-from altostack.objectstore.storage import Kind, Missing, Spot
+from altostack.objectstore.storage import DeviceGone, Kind, Missing, Spot
 
 BATCH: Final = 1000  # lines sent at a time
 FAR: Final = 50_000  # lines behind which a copy gets the whole file
@@ -152,18 +152,22 @@ class Replication:
                     database.set_point(id, "in", point, now)
 
     def install(self, spot: Spot, kind: Kind, path: Path) -> None:
-        """As `Replica.install`. ``path``: on the same device; it is gone afterwards. Raises Corrupt."""
+        """As `Replica.install`. ``path``: on the same device; it is gone afterwards."""
         target = self._ledgers.folder(spot, kind) / f"{spot.digest}.db"
-        with translated(), contextlib.ExitStack() as later:
-            later.callback(path.unlink, missing_ok=True)
-            with contextlib.closing(_open_file(path)) as file:
-                if target.exists():
-                    self._join_file(spot, kind, file)
-                    return
-                self._adopt(file)
-            if not put_new(target, path, self._ledgers.devices / spot.device):
-                with contextlib.closing(_open_file(path)) as file:  # somebody was faster
-                    self._join_file(spot, kind, file)
+        try:
+            with translated(), contextlib.closing(_open_file(path)) as file:
+                if (state_of(file).container is None) != (kind == "account"):
+                    raise Corrupt("another kind of database")
+                if not target.exists():
+                    self._adopt(file)
+            with translated():
+                if target.exists() or not put_new(target, path, self._ledgers.devices / spot.device):
+                    with contextlib.closing(_open_file(path)) as file:
+                        self._join_file(spot, kind, file)
+        except Corrupt as trouble:
+            raise DeviceGone(f"what was sent for {spot.digest} is damaged: {trouble}") from trouble
+        finally:
+            path.unlink(missing_ok=True)
 
     def _adopt(self, file: sqlite3.Connection) -> None:
         """Make a snapshot a copy of its own: what its origin knows of others' lines is true of it."""
@@ -227,12 +231,13 @@ class Replication:
 
     def snapshot(self, spot: Spot, kind: Kind, target: Path) -> None:
         """The whole database as one file, which must not be there yet. Raises Missing."""
-        with self._ledgers.database(spot, kind) as database, database.reading():
-            path = database.path
-        with translated():  # by a connection of its own: meanwhile others read and write
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(_open_file(path)) as file:
-                file.execute("VACUUM INTO ?", (str(target),))
+        with self._ledgers.database(spot, kind) as database:
+            with database.reading():
+                pass  # what is recorded is merged
+            with translated():  # by a connection of its own: meanwhile others read and write
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.closing(_open_file(database.path)) as file:
+                    file.execute("VACUUM INTO ?", (str(target),))
 
     def _send_file(self, spot: Spot, kind: Kind, other: Replica, folder: Path | None) -> None:
         target = (folder or self._ledgers.devices / spot.device / "tmp") / f"ledger-{schema.new_id()}"
