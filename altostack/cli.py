@@ -20,6 +20,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "explain": "the story of a request or a resource, across services",
     "identity": "first contents of the identity service; new keys for tokens and secrets",
     "image": "make the starter image",
+    "object": "the object store's nodes: how they are, new ones, rings for all, passes of the daemons",
     "openapi": "write the services' OpenAPI documents",
     "ring": "which device of the object store holds what: build, change and look at rings",
     "outside": "run a command where floating IPs are reached",

@@ -79,8 +79,12 @@ def open_store(
     rules: Policy | None = None,
     clients: Mapping[str, Client] | None = None,
     clock: Clock | None = None,
+    pipeline: bool = True,
 ) -> Store:
-    """The store whose rings lie in ``folder``, with its pipeline. Raises ValueError for wrong settings."""
+    """The store whose rings lie in ``folder``, with its pipeline. Raises ValueError for wrong settings.
+
+    pipeline: False for whoever answers no clients: a storage node, a command.
+    """
     clock = clock or Clock()
     policies = settings.storage_policies()
     rings = FileRings(rings_folder(folder), policies)
@@ -107,6 +111,8 @@ def open_store(
     local.rings = rings  # they say when partitions are being doubled
     local.neighbours = store.node_at  # where it delivers what it has for containers on other nodes
     store.known = KnownInfo(store)
+    if not pipeline:
+        return store
     paste = folder / "paste.ini"
     source = paste if paste.exists() else PASTE
     store.app = filters.pipeline(source, "objectstore", app=Proxy(store), store=store)  # type: ignore[assignment] # Paste makes handlers here, not WSGI applications
@@ -135,6 +141,8 @@ def serve_store(
             raise RuntimeError("the pipeline is not made yet")
         servers.append(Server(store.app, listeners["clients"], threads=store.settings.threads))
     if "nodes" in listeners:
+        if not isinstance(store.local, LocalNode):
+            raise RuntimeError("there are no devices to serve")
         inside = nodes.handler(store.local, key=store.key, more=upkeep.calls(store))
         servers.append(Server(inside, listeners["nodes"], threads=store.settings.threads))
     running = loops(store, stopping=stop) if care else ()

@@ -90,13 +90,13 @@ def accept(folder: Path, name: str, data: bytes) -> bool:
     return True
 
 
-def fetch(care: Care) -> Tally:
-    """Ask some other nodes for newer rings and take them over."""
+def fetch(care: Care, *, everybody: bool = False) -> Tally:
+    """Ask some other nodes, or all, for newer rings and take them over."""
     folder = compose.rings_folder(care.store.folder)
     with care.reports.tally("rings") as tally:
         others = nodes(care)
         random.shuffle(others)
-        for device in others[:_ASKED]:
+        for device in others if everybody else others[:_ASKED]:
             if tally.stopped:
                 break
             peer = care.peer(device)

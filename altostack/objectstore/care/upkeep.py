@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from altostack.objectstore.care import holdings, rings
 from altostack.objectstore.care.books import Books
+from altostack.objectstore.care.health import NodeStatus, node_status
 from altostack.objectstore.care.holdings import Holding, Place, Wants
 from altostack.objectstore.care.report import Report, Reports
 from altostack.objectstore.disk import layout
@@ -55,6 +56,7 @@ class Near:
             "care.ring": self.ring,
             "care.accept_ring": self.accept_ring,
             "care.reports": self.reports,
+            "care.status": self.status,
         }
 
     def _path(self, device: str) -> str:
@@ -190,6 +192,10 @@ class Near:
         """What this node's daemons did last."""
         return Reports(self._store.folder).all()
 
+    def status(self) -> NodeStatus:
+        """How this node and its devices are."""
+        return node_status(self._store)
+
     @property
     def _rings(self) -> Any:
         from altostack.objectstore.compose import rings_folder
@@ -267,6 +273,10 @@ class Peer:
     def reports(self) -> list[Report]:
         """As `Near.reports`."""
         return self._ask(list[Report], "reports")
+
+    def status(self) -> NodeStatus:
+        """As `Near.status`."""
+        return self._ask(NodeStatus, "status")
 
     def _ask(self, kind: type[T], call: str, /, **arguments: Any) -> T:
         if self._near is not None:
