@@ -24,11 +24,12 @@ class Faulty:
 
     gone: devices that do not answer; full: devices without space; breaks: device -> bytes after which reading breaks
     off; breaks_writing: device -> bytes after which writing fails; streams: contents come in pieces as from another
-    machine.
+    machine. lists: whether accounts and containers on the devices fail, too.
     """
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, *, lists: bool = False) -> None:
         self.node = node
+        self.lists = lists
         self.gone: set[str] = set()
         self.full: set[str] = set()
         self.breaks: dict[str, int] = {}
@@ -45,6 +46,8 @@ class Faulty:
             if not isinstance(spot, Spot):
                 return method(spot, *args, **more)
             self.asked.append((name, spot.device))
+            if not self.lists and name not in ("read", "write", "update", "delete"):
+                return method(spot, *args, **more)
             if spot.device in self.gone:
                 raise DeviceGone(f"{spot.device} is gone")
             if spot.device in self.full and name in (
@@ -114,9 +117,9 @@ class _BreakingWriter:
         self._writer.abort()
 
 
-def faulty(made: World) -> Faulty:
+def faulty(made: World, *, lists: bool = False) -> Faulty:
     """Have the world's devices be able to fail; updates between nodes go through the same faults."""
-    node = Faulty(made.store.local)
+    node = Faulty(made.store.local, lists=lists)
     made.store.local = node
     return node
 

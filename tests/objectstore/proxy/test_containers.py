@@ -182,7 +182,7 @@ def test_only_owners_set_acls(one: World) -> None:
 
 def test_a_minority_of_failures_does_not_show(tmp_path: Path) -> None:
     made = replicated(tmp_path)
-    node = faulty(made)
+    node = faulty(made, lists=True)
     for lost in ("d1", "d2", "d3", "d4", "d5", "d6"):
         node.gone = {lost}
         assert made.put("/v1/a/c").status in (201, 202)
