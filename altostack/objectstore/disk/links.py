@@ -124,7 +124,9 @@ class Link:
         """Whether it can be used for another request."""
         if self._buffer or time.monotonic() - self.since > _IDLE:
             return False
-        return not select.select([self._sock], [], [], 0)[0]  # readable: closed by the other side
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return not poll.poll(0)  # readable: closed by the other side
 
     def rest(self) -> None:
         """A request is answered."""

@@ -21,7 +21,6 @@ from altostack.objectstore.storage import (
     Spot,
     StorageError,
     StoragePolicy,
-    Stored,
     Subdir,
     Update,
     Writer,
@@ -62,7 +61,7 @@ class LocalNode:
 
     # ---- objects
 
-    def read(self, spot: Spot, *, frag: int | None = None, timestamp: str | None = None) -> Stored:
+    def read(self, spot: Spot, *, frag: int | None = None, timestamp: str | None = None) -> objects.Opened:
         device = self.devices.path(spot.device)
         with guarded(device):
             return objects.read(self.devices, device, spot, frag=frag, timestamp=timestamp)

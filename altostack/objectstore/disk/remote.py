@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
-from altostack.objectstore.disk import objects, wire
+from altostack.objectstore.disk import wire
 from altostack.objectstore.disk.links import Broken, Head, Late, Link, Links
+from altostack.objectstore.disk.streams import RemoteStored, RemoteWriter
 from altostack.objectstore.storage import (
     Dated,
     DeviceGone,
     Info,
     Metadata,
-    Missing,
     Query,
     Row,
     Spot,
@@ -26,9 +26,6 @@ T = TypeVar("T")
 
 _PATIENCE: Final = 10.0  # seconds that a node may be silent
 _HURRY: Final = 1.0  # and while it takes a list's line, which can be kept for later
-_SKIPPED: Final = (
-    1 << 20
-)  # bytes before the wanted ones that are rather read and thrown away than asked for anew
 
 
 class RemoteNode:
@@ -51,17 +48,15 @@ class RemoteNode:
 
     def read(self, spot: Spot, *, frag: int | None = None, timestamp: str | None = None) -> RemoteStored:
         asked = wire.ReadArguments(spot, frag, timestamp)
-        link, head = self._ask("GET", "/object", wire.packed(asked))
-        return self._opened(asked, link, head)
-
-    def _opened(self, asked: wire.ReadArguments, link: Link, head: Head) -> RemoteStored:
+        link, head = self.ask("GET", "/object", wire.packed(asked))
         try:
             told: wire.Told = wire.unpacked(head.headers[wire.STORED], wire.Told)
-            content = self._whole(link, head) if head.length <= wire.SMALL else None
         except (KeyError, ValueError) as error:
             link.close()
-            raise self._odd() from error
-        return RemoteStored(self, asked, told, link if content is None else None, head.length, content)
+            raise self.odd() from error
+        if told.token:
+            return RemoteStored(self, asked, told, b"", link)
+        return RemoteStored(self, asked, told, self.whole(link, head), None)
 
     def write(
         self,
@@ -153,19 +148,26 @@ class RemoteNode:
         method or its arguments; DeviceGone.
         """
         path = f"/call/{method}"
-        link, head = self._ask("POST", path, "", wire.call_body(places, names), patience=patience)
-        answer = self._whole(link, head)
+        link, head = self.ask("POST", path, "", wire.call_body(places, names), patience=patience)
+        answer = self.whole(link, head)
         try:
             return wire.decode(answer, type=result)
         except msgspec.MsgspecError as error:
-            raise self._odd() from error
+            raise self.odd() from error
 
     # ---- requests
 
-    def _ask(
-        self, method: str, path: str, arguments: str, body: bytes = b"", *, patience: float = _PATIENCE
+    def ask(
+        self,
+        method: str,
+        path: str,
+        arguments: str,
+        body: bytes = b"",
+        *,
+        patience: float = _PATIENCE,
+        link: Link | None = None,
     ) -> tuple[Link, Head]:
-        """Send a request and wait for the head of a good answer."""
+        """Send a request, on ``link`` if that still works, and wait for the head of a good answer."""
         signed = body if method == "POST" else b""
         lines = [
             f"{method} {path} HTTP/1.1",
@@ -182,14 +184,17 @@ class RemoteNode:
             link.send(message)
             return link.head()
 
-        link, head = self.exchange(exchange, patience)
+        link, head = self.exchange(exchange, patience, link)
         self.refused(link, head)
         return link, head
 
-    def exchange(self, what: Callable[[Link], Head], patience: float = _PATIENCE) -> tuple[Link, Head]:
+    def exchange(
+        self, what: Callable[[Link], Head], patience: float = _PATIENCE, link: Link | None = None
+    ) -> tuple[Link, Head]:
         """Do something on a connection; once more on a new one when the one that was kept turns out to be closed."""
         for fresh in (False, True):
-            link = self._links.take(fresh=fresh)
+            if link is None or fresh:
+                link = self._links.take(fresh=fresh)
             link.patience(patience)
             try:
                 return link, what(link)
@@ -206,16 +211,17 @@ class RemoteNode:
         """Raises what an answer says that is not good."""
         if head.status == 200:
             return
-        content = self._whole(link, head)
+        content = self.whole(link, head)
         if head.status == wire.FAILED:
             try:
                 found = wire.decode(content, type=wire.Problem)
             except msgspec.MsgspecError as error:
-                raise self._odd() from error
+                raise self.odd() from error
             raise wire.error(found)
         raise DeviceGone(f"the node {self.host}:{self.port} answers with status {head.status}")
 
-    def _whole(self, link: Link, head: Head) -> bytes:
+    def whole(self, link: Link, head: Head) -> bytes:
+        """The answer's body."""
         try:
             content = link.read_all(head.length)
         except Broken as broken:
@@ -238,7 +244,8 @@ class RemoteNode:
             self._links.down()
         return DeviceGone(f"the node {self.host}:{self.port}: {broken}")
 
-    def _odd(self) -> DeviceGone:
+    def odd(self) -> DeviceGone:
+        """The error for an answer that makes no sense."""
         return DeviceGone(f"the answer of the node {self.host}:{self.port} is not understood")
 
     def head_of(self, asked: wire.WriteArguments) -> bytes:
@@ -249,179 +256,3 @@ class RemoteNode:
             f"PUT /object HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nAuthorization: {signature}\r\n"
             f"{wire.ARGUMENTS}: {arguments}\r\n"
         ).encode()
-
-    def reopen(self, asked: wire.ReadArguments) -> RemoteStored:
-        """Read other bytes of what was read before."""
-        link, head = self._ask("GET", "/object", wire.packed(asked))
-        return self._opened(asked, link, head)
-
-
-class RemoteStored:
-    """An object on another node: `storage.Stored`. Its content waits in the connection, or is here if it is small."""
-
-    def __init__(
-        self,
-        node: RemoteNode,
-        asked: wire.ReadArguments,
-        told: wire.Told,
-        link: Link | None,
-        left: int,
-        content: bytes | None,
-    ) -> None:
-        self._node, self._asked = node, asked
-        self._link, self._left, self._content = link, left, content
-        self.timestamp, self.changed = told.timestamp, told.changed
-        self.length, self.frag, self.durable = told.length, told.frag, told.durable
-        self.own: Metadata = told.own
-        self.posted: Mapping[str, str] | None = told.posted
-        self.metadata: Metadata = told.own if told.posted is None else objects.merged(told.own, told.posted)
-
-    def content(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        stop = self.length if stop is None else min(stop, self.length)
-        start = min(start, stop)
-        if self._content is not None:
-            return iter((self._content[start:stop],))
-        if self._link is None:
-            raise ValueError("the content was taken or closed already")
-        if start > _SKIPPED or self.length - stop > _SKIPPED:
-            pinned = wire.ReadArguments(self._asked.spot, self.frag, self.timestamp, start, stop)
-            try:
-                other = self._node.reopen(pinned)
-            except Missing:
-                pass  # replaced since: what is on its way still is the one that was read
-            else:
-                self.close()
-                return other.stream(0, stop - start)
-        return self.stream(start, stop)
-
-    def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from ``start`` up to ``stop`` of what is on its way."""
-        if self._content is not None:
-            return iter((self._content[start:stop],))
-        return self._stream(start, stop)
-
-    def _stream(self, start: int, stop: int) -> Iterator[bytes]:
-        at = 0
-        try:
-            while at < stop:
-                if self._link is None:
-                    raise DeviceGone("the content was closed")
-                part = self._link.read(min(self._left, 1 << 18))
-                self._left -= len(part)
-                at += len(part)
-                wanted = part[max(0, len(part) - (at - start)) : len(part) - max(0, at - stop)]
-                if wanted:
-                    yield wanted
-        except Broken as broken:
-            raise self._node.gone(broken) from broken
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Let go of it. A connection on which much is still to come is closed."""
-        link, self._link = self._link, None
-        if link is None:
-            return
-        if self._left:
-            link.close()
-        else:
-            self._node.done(link)
-
-
-class RemoteWriter:
-    """An object on its way to another node: `storage.Writer`."""
-
-    def __init__(self, node: RemoteNode, asked: wire.WriteArguments) -> None:
-        self._node, self._asked = node, asked
-        self._link: Link | None = None
-        self._parts: list[bytes] = []
-        self._ended = False
-
-    def begin(self) -> None:
-        """Ask whether the content is welcome. Raises Superseded, Exists, DeviceFull, DeviceGone."""
-        head = self._node.head_of(self._asked) + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
-
-        def exchange(link: Link) -> Head:
-            link.send(head)
-            return link.head()
-
-        link, answer = self._node.exchange(exchange)
-        if answer.status != 100:
-            self._node.refused(link, answer)
-            link.close()
-            raise DeviceGone(f"the node {self._node.host}:{self._node.port} does not wait for the content")
-        self._link = link
-
-    def write(self, data: bytes) -> None:
-        if not data:
-            return
-        if self._link is None:
-            self._parts.append(bytes(data))
-            return
-        size = len(data)
-        self._send(b"%x\r\n" % (size + 4) + size.to_bytes(4, "big"))
-        self._send(data)
-        self._send(b"\r\n")
-
-    def _send(self, data: bytes) -> None:
-        assert self._link is not None
-        try:
-            self._link.send(data)
-        except Broken as broken:
-            # The node answers before the end when it has no room or its device fails.
-            self._early(broken)
-
-    def _early(self, broken: Broken) -> None:
-        link, self._link = self._link, None
-        assert link is not None
-        self._ended = True
-        try:
-            link.patience(_HURRY)
-            head = link.head()
-        except Broken:
-            link.close()
-            raise self._node.gone(broken) from broken
-        try:
-            self._node.refused(link, head)
-        finally:
-            link.close()
-        raise self._node.gone(broken)
-
-    def put(self, metadata: Metadata, updates: Sequence[Update] = ()) -> None:
-        if self._ended:
-            raise DeviceGone("the write is over already")
-        last = (0).to_bytes(4, "big") + wire.encode((metadata, updates))
-        if self._link is None:
-            self._ended = True
-            pieces = [len(part).to_bytes(4, "big") + part for part in self._parts]
-            body = b"".join((*pieces, last))
-            message = self._node.head_of(self._asked) + b"Content-Length: %d\r\n\r\n" % len(body) + body
-
-            def exchange(link: Link) -> Head:
-                link.send(message)
-                return link.head()
-
-            link, head = self._node.exchange(exchange)
-        else:
-            self._send(b"%x\r\n" % len(last) + last + b"\r\n0\r\n\r\n")
-            self._ended = True
-            link, self._link = self._link, None
-            try:
-                head = link.head()
-            except Broken as broken:
-                link.close()
-                raise self._node.gone(broken) from broken
-        self._node.refused(link, head)
-        self._node._whole(link, head)
-
-    def commit(self) -> None:
-        if self._asked.frag is not None:
-            self._node.commit(self._asked.spot, self._asked.timestamp, self._asked.frag)
-
-    def abort(self) -> None:
-        """The node throws away what it has when the connection ends early."""
-        self._ended = True
-        self._parts.clear()
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
+import secrets
+import threading
+import time
 import types
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
@@ -20,7 +24,8 @@ log = logging.getLogger(__name__)
 
 _METHODS: Final = ("update", "delete", "commit", "create", "info", "change", "destroy", "record")
 _LARGEST_CALL: Final = 64 << 20  # bytes of arguments
-_LARGEST_PIECE: Final = 64 << 20
+_HELD: Final = 256  # objects that are held open for others
+_PATIENCE: Final = 10.0  # seconds
 
 
 def handler(node: LocalNode, *, key: bytes, more: Mapping[str, Callable[..., Any]] | None = None) -> Handler:
@@ -30,6 +35,7 @@ def handler(node: LocalNode, *, key: bytes, more: Mapping[str, Callable[..., Any
     parameters' annotations say how arguments are decoded (msgspec), their results are encoded as msgpack.
     """
     calls = {name: _Callable(getattr(node, name)) for name in _METHODS}
+    held = _Held()
     calls["list"] = _Callable(_listed(node))
     calls |= {name: _Callable(function) for name, function in (more or {}).items()}
 
@@ -52,7 +58,7 @@ def handler(node: LocalNode, *, key: bytes, more: Mapping[str, Callable[..., Any
                     raise ValueError(f"the node knows no call {request.path[6:]!r}")
                 return _packed(call(body))
             if request.path == "/object" and request.method == "GET":
-                return _read(node, wire.unpacked(arguments, wire.ReadArguments))
+                return _read(node, held, wire.unpacked(arguments, wire.ReadArguments))
             if request.path == "/object" and request.method == "PUT":
                 return _write(node, wire.unpacked(arguments, wire.WriteArguments), request.body)
         except (StorageError, ValueError) as error:
@@ -99,17 +105,49 @@ def _concrete(hint: Any) -> Any:
     return types.GenericAlias(list, get_args(hint)) if get_origin(hint) is Iterable else hint
 
 
-def _read(node: LocalNode, asked: wire.ReadArguments) -> Response:
-    found = node.read(asked.spot, frag=asked.frag, timestamp=asked.timestamp)
-    assert isinstance(found, Opened)
-    told = wire.Told(
-        found.timestamp, found.changed, dict(found.own), None if found.posted is None else dict(found.posted),
-        found.length, found.frag, found.durable,
-    )  # fmt: skip
-    stop = found.length if asked.stop is None else min(asked.stop, found.length)
-    start = min(asked.start, stop)
-    headers = {"content-length": str(stop - start), wire.STORED: wire.packed(told)}
-    return Response(200, headers, found.content(start, stop))
+class _Held:
+    """Objects that were asked for and are held open until somebody asks for their content, or for `_PATIENCE`."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, tuple[float, Opened]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, found: Opened) -> str:
+        """The token to ask with."""
+        token = secrets.token_hex(8)
+        now = time.monotonic()
+        old = []
+        with self._lock:
+            self._open[token] = (now + _PATIENCE, found)
+            while len(self._open) > _HELD or next(iter(self._open.values()))[0] < now:
+                old.append(self._open.popitem(last=False)[1][1])
+        for one in old:
+            one.close()
+        return token
+
+    def take(self, token: str) -> Opened | None:
+        """None when nobody knows it any longer."""
+        with self._lock:
+            return self._open.pop(token, (0.0, None))[1]
+
+
+def _read(node: LocalNode, held: _Held, asked: wire.ReadArguments) -> Response:
+    if asked.part is None:
+        found = node.read(asked.spot, frag=asked.frag, timestamp=asked.timestamp)
+        small = found.length <= wire.SMALL
+        told = wire.Told(
+            found.timestamp, found.changed, dict(found.own),
+            None if found.posted is None else dict(found.posted),
+            found.length, found.frag, found.durable, "" if small else held.add(found),
+        )  # fmt: skip
+        body = b"".join(found.content()) if small else b""
+        return Response(200, {wire.STORED: wire.packed(told)}, body)
+    found = held.take(asked.token) or node.read(asked.spot, frag=asked.frag, timestamp=asked.timestamp)
+    start, stop = asked.part
+    if not 0 <= start <= stop <= found.length:
+        found.close()
+        raise ValueError("there are no such bytes")
+    return Response(200, {"content-length": str(stop - start)}, found.content(start, stop))
 
 
 def _write(node: LocalNode, asked: wire.WriteArguments, body: Body) -> Response:

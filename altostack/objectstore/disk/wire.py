@@ -51,13 +51,14 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ReadArguments(msgspec.Struct, frozen=True, array_like=True):
-    """Of ``GET /object``. start, stop: the bytes that are wanted."""
+    """Of ``GET /object``. The first time the answer has what is known of the object, with small content; a larger one
+    is held open for some seconds under a token, with which a part (from, up to) of its content is asked for."""
 
     spot: Spot
     frag: int | None = None
     timestamp: str | None = None
-    start: int = 0
-    stop: int | None = None
+    part: tuple[int, int] | None = None
+    token: str = ""
 
 
 class WriteArguments(msgspec.Struct, frozen=True, array_like=True):
@@ -79,7 +80,7 @@ class Put(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True):
-    """What `storage.Stored` says but for its content."""
+    """What `storage.Stored` says but for its content. token: empty when the content is in the answer."""
 
     timestamp: str
     changed: str
@@ -88,6 +89,7 @@ class Told(msgspec.Struct, frozen=True, array_like=True):
     length: int
     frag: int | None
     durable: bool
+    token: str
 
 
 class Problem(msgspec.Struct, frozen=True, array_like=True):
