@@ -10,6 +10,7 @@ from pathlib import Path
 from altostack.objectstore.config import Settings
 from altostack.objectstore.disk import layout, objects, pending, record
 from altostack.objectstore.disk.device import Devices, guarded
+from altostack.objectstore.disk.writer import FileWriter
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import (
     Dated,
@@ -77,7 +78,7 @@ class LocalNode:
     ) -> Writer:
         device = self.devices.path(spot.device)
         with guarded(device):
-            return objects.FileWriter(
+            return FileWriter(
                 self.devices, device, spot, timestamp, self._deliver, size=size, frag=frag, absent=absent,
                 twin=self._twin(device, spot),
             )  # fmt: skip

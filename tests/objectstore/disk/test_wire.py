@@ -300,6 +300,20 @@ def test_content_that_breaks_off(local: Rig, serve: Serve, monkeypatch: pytest.M
         b"".join(stored.content())
 
 
+def test_what_is_held_open_for_too_long(local: Rig, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve(local.local)
+    monkeypatch.setattr(server, "_HELD", 2)
+    local.put(data := os.urandom(200_000))
+    held = [client.read(local.spot) for _ in range(4)]
+    assert b"".join(held[0].content(5, 100_000)) == data[5:100_000]  # not held any longer, but still there
+    local.put(b"new")
+    with pytest.raises(DeviceGone, match="replaced"):
+        held[1].content()
+    assert b"".join(held[2].content()) == b"".join(held[3].content()) == data
+    with pytest.raises(ValueError, match="taken"):
+        held[3].content()
+
+
 def test_an_update_goes_to_another_node(tmp_path: Path, local: Rig, serve: Serve) -> None:
     other = serve(local.local)
     other.create(C, "a", "c", local.clock.now(), policy=0)

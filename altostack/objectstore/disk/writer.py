@@ -1,0 +1,145 @@
+"""Writes an object's content to a device."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from altostack.objectstore.disk import layout, objects, record
+from altostack.objectstore.disk.device import Devices, trouble
+from altostack.objectstore.disk.layout import Files
+from altostack.objectstore.storage import DeviceFull, Exists, Metadata, Spot, Superseded, Update
+
+_UNSYNCED: Final = 64 << 20  # bytes
+
+Deliver = Callable[[str, Spot, Sequence[Update]], None]
+
+
+class FileWriter:
+    """An object on its way to a device: `storage.Writer`.
+
+    twin: the object's folder in the partition that it is going to be in, while partitions are being doubled.
+    """
+
+    def __init__(
+        self,
+        devices: Devices,
+        device: str,
+        spot: Spot,
+        timestamp: str,
+        deliver: Deliver,
+        *,
+        size: int | None,
+        frag: int | None,
+        absent: bool,
+        twin: str = "",
+    ) -> None:
+        self._devices, self._device, self._spot = devices, device, spot
+        self._timestamp, self._frag, self._deliver = timestamp, frag, deliver
+        self._folder, self._twin = layout.object_folder(device, spot), twin
+        self._absent = absent
+        self._written = self._synced = 0
+        self._sum: int | None = 0
+        self._check(objects.look(self._folder))
+        devices.room(device, size or 0)
+        self._descriptor, self._temporary = devices.temporary(device)
+        self._announced = 0
+        if size is not None and size > objects.CHECKED:
+            try:
+                os.posix_fallocate(self._descriptor, 0, size)
+            except OSError:
+                self.abort()
+                raise
+            self._announced = size
+
+    def _check(self, files: Files) -> None:
+        """Raises Superseded, Exists."""
+        if files.newest > self._timestamp or files.tombstone == self._timestamp:
+            raise Superseded(files.newest)
+        if self._absent and files.data and files.newest != self._timestamp:
+            raise Exists("an object is here")
+
+    def write(self, data: bytes) -> None:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            self.abort()
+            raise trouble(self._device, error) from error
+        self._written += len(data)
+        if self._written - self._synced > _UNSYNCED:
+            self._settle()
+        if self._sum is not None:
+            self._sum = None if self._written > objects.CHECKED else zlib.crc32(data, self._sum)
+
+    def _settle(self) -> None:
+        """See to it that the last sync has little to do, and that content of unsaid length leaves the reserve alone."""
+        self._synced = self._written
+        try:
+            os.fdatasync(self._descriptor)
+            if not self._announced:
+                self._devices.room(self._device, 0)
+        except OSError as error:
+            self.abort()
+            raise trouble(self._device, error) from error
+        except DeviceFull:
+            self.abort()
+            raise
+
+    def put(self, metadata: Metadata, updates: Sequence[Update] = ()) -> None:
+        """As `storage.Writer.put`. The same content with the same timestamp again (its size, etag and fragment's index
+        are equal) changes nothing and is no error: so a push may be repeated. Other content is Superseded."""
+        try:
+            if self._announced > self._written:
+                os.ftruncate(self._descriptor, self._written)
+            files = objects.look(self._folder)
+            self._check(files)
+            if not self._is_here(files, metadata):
+                record.store(self._descriptor, metadata, self._written, self._sum)
+                if self._sum is None:
+                    # A file that had room made for it could show zeros after a loss of power. A small one has a check
+                    # sum that tells, so that one sync after the renaming is enough for it.
+                    os.fsync(self._descriptor)
+                name = layout.data_name(self._timestamp, self._frag, durable=self._frag is None)
+                objects.place(self._descriptor, self._temporary, self._folder, name, self._twin)
+                if self._frag is None:
+                    objects.clean(self._folder, self._twin)
+        except OSError as error:
+            raise trouble(self._device, error) from error
+        finally:
+            self.abort()
+        self._deliver(self._device, self._spot, updates)
+
+    def _is_here(self, files: Files, metadata: Metadata) -> bool:
+        """Whether what was written is here already. Raises Superseded when something else of that time is."""
+        for file in (*files.data, *files.loose):
+            if file.timestamp == self._timestamp and file.frag == self._frag:
+                try:
+                    held = objects.load(f"{self._folder}/{file.name}")
+                except (FileNotFoundError, record.Damaged):
+                    continue
+                if held.size != self._written or held.metadata.get("etag") != metadata.get("etag"):
+                    raise Superseded(file.timestamp)
+                return True
+        return False
+
+    def commit(self) -> None:
+        if self._frag is None:
+            return
+        try:
+            objects.commit(self._folder, self._timestamp, self._frag, self._twin)
+        except OSError as error:
+            raise trouble(self._device, error) from error
+
+    def abort(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        temporary, self._temporary = self._temporary, ""
+        if descriptor >= 0:
+            os.close(descriptor)
+        if temporary:
+            with contextlib.suppress(OSError):  # in its place, or on a device that is gone
+                os.unlink(temporary)
