@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from typing import Final
 
 from altostack.objectstore.http import Refusal, Request, Response
 from altostack.objectstore.proxy.accounts import Accounts
@@ -12,6 +12,9 @@ from altostack.objectstore.proxy.limits import MAX_HEADER
 from altostack.objectstore.proxy.objects import Objects
 from altostack.objectstore.proxy.spread import Crew
 from altostack.objectstore.store import Store
+
+SPEAKS: Final = "2.38.0"
+"""The release of Swift whose API this is; clients read it as a version of what they may ask for."""
 
 _METHODS = "HEAD, GET, PUT, POST, OPTIONS, DELETE"
 
@@ -64,7 +67,7 @@ def facts(store: Store) -> dict[str, object]:
             told["deprecated"] = True
         policies.append(told)
     return {
-        "version": version("altostack"),
+        "version": SPEAKS,
         "strict_cors_mode": True,
         "policies": policies,
         "allow_account_management": True,
