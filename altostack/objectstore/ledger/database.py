@@ -222,9 +222,12 @@ class Database:
         )
 
     def empty(self) -> bool:
-        """Whether it has no lines, of whatever policy."""
+        """Whether there is nothing in it, of whatever policy, nor in its shards."""
         with self.reading() as sql:
-            return sql.execute("SELECT 1 FROM live LIMIT 1").fetchone() is None
+            there = sql.execute("SELECT objects FROM totals WHERE policy = ?", (lines.MAP,)).fetchone()
+            if there is not None and there[0]:
+                return False
+            return sql.execute("SELECT 1 FROM live WHERE shelf >= 0 LIMIT 1").fetchone() is None
 
     def point(self, id: str, direction: Literal["in", "out"]) -> int:
         """How far the lines of the copy ``id`` are here ("in"), or how far it has those that are here ("out")."""

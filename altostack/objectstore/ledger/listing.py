@@ -29,6 +29,13 @@ def after(prefix: str) -> str | None:
     return None
 
 
+def effective(query: Query) -> tuple[str, str]:
+    """Prefix and delimiter of a query; a path stands for both."""
+    if query.path is None:
+        return query.prefix, query.delimiter
+    return query.path.rstrip("/") + "/" if query.path else "", "/"
+
+
 def _object_row(policy: int, found: tuple[Any, ...]) -> Row:
     name, timestamp, size, content_type, etag, type_timestamp, meta_timestamp = found
     return Row(
@@ -70,10 +77,7 @@ def page(sql: sqlite3.Connection, query: Query, *, container: bool) -> list[Row 
 class _Page:
     def __init__(self, sql: sqlite3.Connection, query: Query, shelf: int, container: bool) -> None:
         self.sql, self.query, self.shelf, self.container = sql, query, shelf, container
-        self.prefix, self.delimiter = query.prefix, query.delimiter
-        if query.path is not None:
-            self.prefix = query.path.rstrip("/") + "/" if query.path else ""
-            self.delimiter = "/"
+        self.prefix, self.delimiter = effective(query)
         low, high = (query.end_marker, query.marker) if query.reverse else (query.marker, query.end_marker)
         self.floor = low  # a subdir of this name was on the page before
         # the bounds: (text, inclusive) below, exclusive text above; None: no bound
