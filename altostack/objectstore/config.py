@@ -74,7 +74,7 @@ class Settings(Base, frozen=True, kw_only=True):
     read_affinity: str = ""
     write_affinity: str = ""
     write_affinity_copies: int = 0
-    concurrent_get_delay: float = 0.0
+    concurrent_get_delay: float = 1.0
 
     def storage_policies(self) -> tuple[StoragePolicy, ...]:
         """The policies by index. Raises ValueError for settings that contradict themselves."""

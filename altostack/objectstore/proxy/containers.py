@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 from altostack.objectstore.http import Place, Refusal, Request, Response
@@ -10,6 +11,7 @@ from altostack.objectstore.proxy import backend
 from altostack.objectstore.proxy.accounts import EMPTY, Accounts, dated, query_of, stamp_of
 from altostack.objectstore.proxy.known import look_up, site_of
 from altostack.objectstore.proxy.limits import check_merged, check_metadata, check_name, listing_limit
+from altostack.objectstore.proxy.maps import Maps
 from altostack.objectstore.proxy.spread import Crew, Site, Target, first, quorum, settle
 from altostack.objectstore.stamp import http_date, iso, shown
 from altostack.objectstore.storage import (
@@ -46,6 +48,7 @@ class Containers:
 
     def __init__(self, store: Store, crew: Crew, accounts: Accounts) -> None:
         self._store, self._crew, self._accounts = store, crew, accounts
+        self.maps = Maps(store)
 
     # ---- reading
 
@@ -72,11 +75,13 @@ class Containers:
             200, headers, entries=[entry_of(row) for row in self._list(info, query_of(request, limit))]
         )
 
-    def _list(self, info: Info, query: Query) -> list[Row | Subdir]:
+    def _list(self, info: Info, query: Query) -> Sequence[Row | Subdir]:
+        if info.shards:
+            return self.maps.page(info, query)
         account, container = info.account, info.container
 
-        def ask(target: Target) -> list[Row | Subdir]:
-            return list(target.node.list(target.spot, account, container, query))
+        def ask(target: Target) -> Sequence[Row | Subdir]:
+            return target.node.list(target.spot, account, container, query)
 
         try:
             return first(site_of(self._store, account, container), ask)
@@ -141,6 +146,8 @@ class Containers:
         held = self._present(account, container)
         if held is None:
             raise Refusal(404)
+        if held.shards and self.maps.page(held, Query(limit=1)):
+            raise Refusal(409)
         site = site_of(store, account, container)
         updates = self._updates(
             account, len(site.primaries),

@@ -35,7 +35,7 @@ class Fragments(Copies):
     def find(self, site: Site, *, newest: bool = False) -> Found:
         hunt = _Hunt(self._coder, site)
         try:
-            chosen = hunt.run(self._crew, newest)
+            chosen = hunt.run(self._crew, newest, self._store.settings.concurrent_get_delay or None)
         except BaseException:
             hunt.close()
             raise
@@ -121,12 +121,15 @@ class _Hunt:
         self._tombstone = ""
         self._missing = self._silent = 0
 
-    def run(self, crew: Crew, newest: bool) -> dict[int, _Source]:
-        """The fragments, by index. Raises Missing, Refusal(503). The others are closed."""
+    def run(self, crew: Crew, newest: bool, patience: float | None) -> dict[int, _Source]:
+        """The fragments, by index. Raises Missing, Refusal(503). The others are closed.
+
+        patience: seconds after which the first nodes count as silent when others can be asked.
+        """
         data = self._coder.erasure.data
         own = self._site.primaries
         count = len(own) if newest else data
-        for result in crew.run(own[:count], self._own):
+        for result in crew.run(own[:count], self._own, within=patience, late=_Source.close):
             self._take(result)
         for target in own[count:]:
             if self._agreed():

@@ -304,7 +304,7 @@ class Objects:
         return lines
 
     def _updates(self, info: Info, site: Site, row: Row) -> list[list[Update]]:
-        account, container = info.account, str(info.container)
+        account, container = self._containers.maps.home(info, row.name)
         return spread_updates(
             site_of(self._store, account, container), account, container, row, len(site.primaries)
         )

@@ -139,12 +139,18 @@ class Crew:
         return self.pool.submit(contextvars.copy_context().run, call)
 
     def run(
-        self, targets: Sequence[Target], call: Callable[[Target], T], enough: int | None = None
+        self,
+        targets: Sequence[Target],
+        call: Callable[[Target], T],
+        enough: int | None = None,
+        *,
+        within: float | None = None,
+        late: Callable[[T], None] | None = None,
     ) -> list[T | StorageError]:
         """``call`` for each target; StorageErrors are results. In the order of the targets.
 
-        Once ``enough`` have succeeded, those that still run get a moment more; what is late counts as DeviceGone, and
-        goes on.
+        Once ``enough`` have succeeded, those that still run get a moment more. What is late then, or after ``within``
+        seconds, counts as DeviceGone; it goes on, and ``late`` is called with what it returns.
         """
         remote = sum(not one.local for one in targets)
         if remote == 0 or len(targets) == 1:
@@ -157,7 +163,7 @@ class Crew:
         for at, target in enumerate(targets):
             if target.local:
                 results[at] = _attempt(call, target)
-        until: float | None = None
+        until = None if within is None else time.monotonic() + within
         while pending:
             left = None if until is None else max(0.0, until - time.monotonic())
             done, _ = wait(pending, left, return_when=FIRST_COMPLETED)
@@ -168,6 +174,9 @@ class Crew:
             good = sum(not isinstance(one, StorageError) for one in results)
             if enough is not None and until is None and good >= enough:
                 until = time.monotonic() + _GRACE
+        if late is not None:
+            for one in pending:
+                one.add_done_callback(_handler(late))
         return results
 
     def write(
@@ -212,6 +221,14 @@ def _attempt(call: Callable[[Target], T], target: Target) -> T | StorageError:
         return call(target)
     except StorageError as error:
         return error
+
+
+def _handler(late: Callable[[T], None]) -> Callable[[Future[T | StorageError]], None]:
+    def handle(one: Future[T | StorageError]) -> None:
+        if one.exception() is None and not isinstance(result := one.result(), StorageError):
+            late(result)
+
+    return handle
 
 
 def _bound(call: Callable[[Target], T], target: Target) -> Callable[[], T | StorageError]:
