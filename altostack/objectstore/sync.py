@@ -53,7 +53,7 @@ class Realms:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
-        self._next, self._stamp = float("-inf"), (0, 0)
+        self._next, self._stamp, self._interval = float("-inf"), (0, 0), _INTERVAL
         self._realms: dict[str, Realm] = {}
         self._lock = threading.Lock()
 
@@ -72,7 +72,7 @@ class Realms:
         if now < self._next:
             return
         with self._lock:
-            self._next = now + _INTERVAL
+            self._next = now + self._interval
             try:
                 found = self._path.stat()
             except FileNotFoundError:
@@ -82,11 +82,11 @@ class Realms:
             if stamp == self._stamp:
                 return
             try:
-                self._realms, interval = _parse(self._path)
+                self._realms, self._interval = _parse(self._path)
             except (OSError, ValueError, configparser.Error) as error:
                 log.error("the realms of container sync cannot be read: %s", error)
                 return
-            self._stamp, self._next = stamp, now + interval
+            self._stamp, self._next = stamp, now + self._interval
 
 
 def _parse(path: Path) -> tuple[dict[str, Realm], float]:

@@ -103,7 +103,7 @@ class Acl:
         who = request.context
         if who is None:
             return
-        if who.application_credential and request.facts.get("service") is None:
+        if who.application_credential and not self._has_service(request):
             check_access_rules(who, request)
         if self._allows(RESELLER, who, ""):
             request.facts["reseller"] = True
