@@ -1,9 +1,9 @@
 """Objects, their metadata and their ETags encrypted at rest.
 
 Each object has a random key of its own, which is stored wrapped with a key that `keymaster` gives for the object's
-path. An ETag is stored encrypted, and beside it as a MAC, which conditions are compared with. ETags in lists are
-encrypted with the container's key. Not encrypted are names, sizes, content types and system metadata (among it the
-ETags of large objects and of static links' targets).
+path. An ETag is stored encrypted, and beside it as a MAC, which conditions are compared with; so is what else tells of
+the content (`_TELLING`). ETags in lists are encrypted with the container's key. Not encrypted are names, sizes, content
+types and other system metadata.
 
 The filter stands next to the disks: all others see plain objects. Without a root secret nothing is encrypted, and
 what is encrypted cannot be read.
@@ -22,6 +22,7 @@ from altostack.objectstore.middleware.shape import (
     EMPTY_ETAG,
     ETAG_IS_AT,
     LISTED_ETAG,
+    SLO_ETAG,
     WHOLE_IF,
     again,
     also,
@@ -29,6 +30,7 @@ from altostack.objectstore.middleware.shape import (
     sliced,
     unconditional,
 )
+from altostack.objectstore.middleware.symlink import SYS_ETAG
 from altostack.objectstore.proxy.backend import FOOTERS, OVERRIDE
 from altostack.objectstore.proxy.limits import check_metadata
 from altostack.objectstore.store import Store
@@ -39,7 +41,15 @@ ETAG: Final = "x-object-sysmeta-crypto-etag"
 MAC: Final = "x-object-sysmeta-crypto-etag-mac"
 META: Final = "x-object-transient-sysmeta-crypto-meta"
 _META: Final = META + "-"
+SLO_MAC: Final = "x-object-sysmeta-crypto-slo-etag-mac"
 _USER: Final = "x-object-meta-"
+_TELLING: Final = (  # beginnings of names of system metadata
+    SLO_ETAG,
+    SYS_ETAG,
+    "x-object-sysmeta-s3api-etag",
+    "x-object-sysmeta-s3api-checksum-",
+    "x-object-transient-sysmeta-s3api-tag",
+)
 _VERSION: Final = "3"  # of how keys are derived
 UNKNOWN: Final = "<unknown>"  # an ETag in a list whose secret is not there
 
@@ -94,6 +104,9 @@ class Encryption:
                 return self._put(request, place)
             if method == "POST":
                 return self._post(request, place)
+            if method == "DELETE" and "if-match" in request.headers:
+                asked = self._masked(request.headers, _path(place))
+                return self._app(request if asked is None else again(request, headers=asked))
         except UnknownSecret as error:
             log.error("%s: %s", request.path, error)
             raise Refusal(500, "Unable to retrieve encryption keys.") from None
@@ -130,6 +143,8 @@ class Encryption:
         key, list_key = self._key(path), self._key(_container_path(place))
         id = self._id(path)
         headers = self._sealed_metadata(request, key, id)
+        if "if-match" in headers:
+            headers |= self._masked(headers, path) or {}
         meta = cipher.new_meta()
         data_key = cipher.new_key()
         body = cipher.Encrypting(request.body, data_key, meta["iv"])
@@ -148,6 +163,7 @@ class Encryption:
                 metadata[LISTED_ETAG] = listed
             if outer is not None:
                 outer(metadata)
+            _seal_telling(metadata, key, id)
             plain = metadata["etag"]
             shown = metadata.get(LISTED_ETAG, plain)
             if body.sum is not None:
@@ -188,6 +204,7 @@ class Encryption:
                 headers[name] = value
         if sealed:
             headers[META] = cipher.dump({"cipher": cipher.NAME, "key_id": id})
+        _seal_telling(headers, key, id)
         return headers
 
     # ---- reading
@@ -222,7 +239,10 @@ class Encryption:
             found["if-range"] = f'"{cipher.etag_mac(self._key(path), bare(since))}"'
         if not found:
             return None
-        return headers | found | {ETAG_IS_AT: also(headers.get(ETAG_IS_AT), MAC)}
+        held = headers.get(ETAG_IS_AT)
+        if held is not None and SLO_ETAG in held:
+            held = held.replace(SLO_ETAG, f"{SLO_MAC},{SLO_ETAG}")
+        return headers | found | {ETAG_IS_AT: also(held, MAC)}
 
     def _decrypt(self, request: Request, response: Response, path: str) -> None:
         headers = response.headers
@@ -247,6 +267,10 @@ class Encryption:
         said = headers.pop(BODY, None)
         meta = None if said is None else cipher.load(said)
         headers.pop(MAC, None)
+        headers.pop(SLO_MAC, None)
+        for name, value in headers.items():
+            if name.startswith(_TELLING) and (found := cipher.split(value)) is not None:
+                headers[name] = cipher.opened(*found, self._named(found[1].get("key_id"), path))
         sealed_etag = headers.pop(ETAG, None)
         if meta is not None and sealed_etag is not None and (found := cipher.split(sealed_etag)) is not None:
             headers["etag"] = cipher.opened(*found, self._named(meta.get("key_id"), path))
@@ -307,6 +331,16 @@ class Encryption:
                 log.error("%s/%s: %s", path, entry.get("name"), error)
                 entry["hash"] = UNKNOWN
         return response
+
+
+def _seal_telling(headers: dict[str, str], key: bytes, id: dict[str, str]) -> None:
+    """Encrypt the system metadata that tells of the content, unless that is done."""
+    for name in [name for name in headers if name.startswith(_TELLING)]:
+        value = headers[name]
+        if value and cipher.split(value) is None:
+            headers[name] = cipher.seal(value, key, key_id=id)
+            if name == SLO_ETAG:
+                headers[SLO_MAC] = cipher.etag_mac(key, value)
 
 
 def _path(place: Place) -> str:

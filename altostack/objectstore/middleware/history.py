@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from altostack.objectstore.http import Handler, Place, Refusal, Request, Response, ask
 from altostack.objectstore.middleware.shape import LISTED_ETAG, drained, require, true
 from altostack.objectstore.middleware.versioned import DELETED, MARKER_LISTED, MARKER_TYPE, copy
+from altostack.objectstore.proxy.backend import FOOTERS
 from altostack.objectstore.store import Store
 
 _PAGE = 1000
@@ -118,7 +119,9 @@ class History:
         return response
 
     def _sub(self, method: str, path: str, query: str = "") -> Request:
-        return self._request.sub(method, path, query_string=query)
+        made = self._request.sub(method, path, query_string=query)
+        made.facts.pop(FOOTERS, None)  # they belong to what the client sends
+        return made
 
     def _need(self, response: Response) -> None:
         """Raises Refusal: 412 for what the client can mend, 503 for other trouble."""

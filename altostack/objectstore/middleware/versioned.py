@@ -29,6 +29,7 @@ from altostack.objectstore.middleware.shape import (
     true,
     with_parameters,
 )
+from altostack.objectstore.proxy.backend import FOOTERS
 from altostack.objectstore.stamp import normal
 from altostack.objectstore.store import Store
 
@@ -125,7 +126,10 @@ class Versioned:
             if name not in _LATER and not name.startswith("if-")
         }
         kept["x-timestamp"] = version
-        made = ask(self._app, self._inner("PUT", version, kept, body))
+        data = self._inner("PUT", version, kept, body)
+        if FOOTERS in request.facts:
+            data.facts[FOOTERS] = request.facts[FOOTERS]
+        made = ask(self._app, data)
         if made.status == 404:
             raise _gone()
         if not made.good:
@@ -137,6 +141,8 @@ class Versioned:
         if not response.good:
             drained(ask(self._app, self._inner("DELETE", version)))  # nothing will ever lead to it
             raise failed(response)
+        if response.status == 202:  # somebody made a newer version meanwhile; this one is kept all the same
+            response.status = 201
         response.headers |= {"etag": made.headers.get("etag", etag), VERSION_ID: version}
         return response
 
@@ -178,7 +184,9 @@ class Versioned:
             symlink.TRUSTED: "true",
             LINK: "true",
         }
-        return again(self._request, method="PUT", query="", headers=headers, body=b"")
+        link = again(self._request, method="PUT", query="", headers=headers, body=b"")
+        link.facts = {name: fact for name, fact in link.facts.items() if name != FOOTERS}
+        return link
 
     def _delete(self) -> Response:
         """A marker becomes the newest version, and there is no object to be seen."""
@@ -364,7 +372,9 @@ class Versioned:
         self, method: str, path: str, headers: dict[str, str], query: str = "", body: Body | None = None
     ) -> Request:
         """A request of our own: what the client may do has been made sure of."""
-        return self._request.sub(method, path, query_string=query, headers=headers, body=body)
+        made = self._request.sub(method, path, query_string=query, headers=headers, body=body)
+        made.facts.pop(FOOTERS, None)  # they belong to what the client sends
+        return made
 
     def _inner(
         self,

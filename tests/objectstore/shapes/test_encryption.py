@@ -83,6 +83,31 @@ def test_nothing_plain_is_on_the_disk(sealed: World, tmp_path: Path) -> None:
     assert all(said in raw for said in (PLAIN, b"crimson", md5(PLAIN).encode()))
 
 
+def test_nothing_tells_of_what_lies_on_top(sealed: World, tmp_path: Path) -> None:
+    sealed.put("/v1/a/segments/1", PLAIN)
+    body = b'[{"path": "/segments/1"}]'
+    large = sealed.put("/v1/a/c/slo", body, query={"multipart-manifest": "put"}).headers["etag"].strip('"')
+    sealed.put("/v1/a/c/l", x_symlink_target="segments/1", x_symlink_target_etag=md5(PLAIN))
+    sealed.post("/v1/a/c", x_versions_enabled="true")
+    sealed.put("/v1/a/c/v", PLAIN)
+    sealed.delete("/v1/a/c/v")
+    raw = on_disk(tmp_path)
+    assert md5(PLAIN).encode() not in raw
+    assert large.encode() not in raw
+    assert sealed.get("/v1/a/c/slo", if_match=large).status == 200
+    assert sealed.get("/v1/a/c/slo", if_none_match=large).status == 304
+    assert sealed.get("/v1/a/c/slo", range="bytes=1-3", if_range=f'"{large}"').read() == PLAIN[1:4]
+    assert sealed.get("/v1/a/c/l").headers["etag"] == md5(PLAIN)
+
+
+def test_changes_under_conditions(sealed: World) -> None:
+    sealed.put("/v1/a/c/o", PLAIN)
+    assert sealed.put("/v1/a/c/o", b"new", if_match="no").status == 412
+    assert sealed.delete("/v1/a/c/o", if_match=md5(b"new")).status == 412
+    assert sealed.put("/v1/a/c/o", b"new", if_match=md5(PLAIN)).status == 201
+    assert sealed.delete("/v1/a/c/o", if_match=md5(b"new")).status == 204
+
+
 def test_same_content_looks_different(sealed: World, tmp_path: Path) -> None:
     for name in ("1", "2"):
         sealed.put(f"/v1/a/c/{name}", PLAIN * 100)

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from altostack.objectstore.http import Bytes, Request, ask
 from altostack.objectstore.middleware import hidden
+from altostack.objectstore.middleware.versioned import CHANGE_VERSION
 from tests.objectstore.shapes.clients import limited
 from tests.objectstore.shapes.conftest import PIPELINE
-from tests.objectstore.world import World, world
+from tests.objectstore.world import World, run_together, world
 
 MARKER = "application/x-deleted;swift_versions_deleted=1"
 
@@ -304,6 +306,47 @@ def test_lists_in_pieces(kept: World) -> None:
     assert versions(kept, prefix="a") == [one for one in whole if one["name"].startswith("a")]
     assert versions(kept, delimiter="/", prefix="b") == [{"subdir": "b/"}]
     assert versions(kept, delimiter="/", prefix="b/") == [one for one in whole if one["name"][0] == "b"]
+
+
+def test_our_own_requests_may_change_a_version(kept: World) -> None:
+    first, second = put(kept, b"one", x_object_meta_a="1"), put(kept, b"two", x_object_meta_a="2")
+    request = Request(
+        "POST", "/v1/a/v/o", query_string=f"version-id={first}", headers={"x-object-meta-a": "3"}
+    )
+    request.facts[CHANGE_VERSION] = True
+    assert kept.store.app is not None
+    assert ask(kept.store.app, request).status == 202
+    assert kept.head("/v1/a/v/o", query={"version-id": first}).headers["x-object-meta-a"] == "3"
+    assert kept.head("/v1/a/v/o", query={"version-id": second}).headers["x-object-meta-a"] == "2"
+
+
+def test_writers_at_the_same_time(kept: World) -> None:
+    run_together(8, lambda number: put(kept, bytes([number]) * number))
+    found = versions(kept)
+    assert sorted(one["bytes"] for one in found) == list(range(8))
+    assert [one["is_latest"] for one in found] == [True] + [False] * 7
+    assert kept.get("/v1/a/v/o").headers["x-object-version-id"] == found[0]["version_id"]
+
+
+def test_footers_belong_to_what_the_client_sends(container: World) -> None:
+    container.put("/v1/a/v")
+    put(container, b"old")
+    container.post("/v1/a/v", x_versions_enabled="true")
+    seen = []
+
+    def footers(metadata: dict[str, str]) -> None:
+        seen.append(metadata["etag"])
+        metadata["x-object-meta-sum"] = metadata["etag"]
+
+    request = Request("PUT", "/v1/a/v/o", headers={"content-length": "3"}, body=Bytes(b"new"))
+    request.facts["footers"] = footers
+    assert container.store.app is not None
+    assert ask(container.store.app, request).status == 201
+    assert seen == [md5(b"new")]
+    assert container.head("/v1/a/v/o").headers["x-object-meta-sum"] == md5(b"new")
+    (_, before) = versions(container)
+    old = container.head("/v1/a/v/o", query={"version-id": before["version_id"]})
+    assert "x-object-meta-sum" not in old.headers
 
 
 @dataclass
