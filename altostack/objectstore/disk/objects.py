@@ -41,12 +41,13 @@ def look(folder: str) -> Files:
 def touch(folder: str) -> None:
     """Say that something changed in an object's folder: hashes of its suffix and partition are to be made anew.
 
-    Their folders' times of change are the log: see `hashes`.
+    Their folders' times of change are the log: whoever keeps sums reads them before what lies in the folders.
     """
     now = time.time_ns()
     suffix = os.path.dirname(folder)
-    os.utime(suffix, ns=(now, now))
-    os.utime(os.path.dirname(suffix), ns=(now, now))
+    with contextlib.suppress(FileNotFoundError):  # emptied and swept away meanwhile
+        os.utime(suffix, ns=(now, now))
+        os.utime(os.path.dirname(suffix), ns=(now, now))
 
 
 def quarantine(device: str, spot: Spot, path: str, why: str) -> None:
@@ -176,7 +177,11 @@ def _wanted(files: Files, frag: int | None, timestamp: str | None) -> File:
 
 
 def place(descriptor: int, temporary: str, folder: str, name: str, twin: str = "") -> None:
-    """Move a file to its place, before that link it into the folder ``twin``, and make both last. Raises OSError."""
+    """Move a file to its place, before that link it into the folder ``twin``, and make both last. Raises OSError.
+
+    The folders that this call made are synced. One that another writer made just before is synced by that one, and is
+    made to last by the sync of the file in it, too: ext4, XFS and Btrfs write what a new name depends on with it.
+    """
     # The twin first: whoever removes what lies in old partitions finds all of it in the new ones.
     changed = link(temporary, twin, name) if twin else []
     target = f"{folder}/{name}"
@@ -187,7 +192,7 @@ def place(descriptor: int, temporary: str, folder: str, name: str, twin: str = "
         except FileNotFoundError:
             if not os.path.exists(temporary):
                 raise
-            changed += make_folders(folder, _LEVELS)
+            changed += _folders(folder)
     try:
         touch(folder)
         os.fsync(descriptor)
@@ -198,6 +203,14 @@ def place(descriptor: int, temporary: str, folder: str, name: str, twin: str = "
                 if os.path.samestat(os.stat(one), os.fstat(descriptor)):
                     os.unlink(one)
         raise
+
+
+def _folders(folder: str) -> list[str]:
+    """Make an object's folder; the folders that changed. To be tried again if it is swept away meanwhile."""
+    try:
+        return make_folders(folder, _LEVELS)
+    except FileNotFoundError:
+        return []
 
 
 def link(path: str, folder: str, name: str) -> list[str]:
@@ -215,7 +228,7 @@ def link(path: str, folder: str, name: str) -> list[str]:
         except FileNotFoundError:
             if not os.path.exists(path):
                 return changed
-            changed += make_folders(folder, _LEVELS)
+            changed += _folders(folder)
     touch(folder)
     return [*changed, folder]
 

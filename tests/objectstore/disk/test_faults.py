@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -378,3 +379,31 @@ def test_processes_at_once(tmp_path: Path) -> None:
     rig = Rig(root, local, local)
     rig.put(b"last")
     assert (rig.get(), len(rig.files()), rig.everything()) == (b"last", 1, [])
+
+
+def test_folders_that_are_swept_away_meanwhile(local: Rig) -> None:
+    done = threading.Event()
+
+    def sweep() -> None:
+        while not done.is_set():
+            for folder, _, files in os.walk(local.device / "objects", topdown=False):
+                if not files:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(folder)
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+
+        def work(number: int) -> None:
+            for turn in range(60):
+                spot = Spot("d1", number, f"{turn:032x}")
+                stamp = local.put(spot=spot)
+                assert local.get(spot) == b"content"
+                os.unlink(f"{layout.object_folder(str(local.device), spot)}/{stamp}.data")
+
+        run_together(4, work)
+    finally:
+        done.set()
+        sweeper.join()
+    assert local.everything() == []
