@@ -61,7 +61,7 @@ class Buckets:
                 held = int.from_bytes(memory[at : at + _WIDTH], "little") / 1e9
                 moment = max(held, now - self._burst) if held else now
                 wait = moment - now
-                if wait > most + 1 / rate + self._burst + 3600:  # the clock was set back
+                if wait > most + 2 / rate + 1:  # nobody took such a turn: the clock was set back
                     moment, wait = now, 0.0
                 if wait > most:
                     raise TooFast(wait)
