@@ -8,11 +8,10 @@ from typing import Final
 from altostack.objectstore.http import Refusal, Response
 from altostack.objectstore.s3 import xml
 
-_MALFORMED = (
-    "The XML you provided was not well-formed or did not validate against our published schema."
-)
+_MALFORMED = "The XML you provided was not well-formed or did not validate against our published schema."
 CODES: Final[Mapping[str, tuple[int, str]]] = {
     "AccessDenied": (403, "Access Denied."),
+    "AccessControlListNotSupported": (400, "The bucket does not allow ACLs."),
     "AuthorizationHeaderMalformed": (400, "The authorization header is malformed."),
     "AuthorizationQueryParametersError": (400, "The query's authorization parameters are malformed."),
     "BadDigest": (400, "The Content-MD5 or checksum that you sent is not that of what was received."),
@@ -125,4 +124,6 @@ def render(error: S3Error, resource: str, request_id: str, *, head: bool = False
     parts: list[xml.Child] = [("Code", error.code), ("Message", error.message)]
     parts += list(error.details.items())
     parts += [("Resource", resource), ("RequestId", request_id)]
-    return Response(error.status, headers | {"content-type": "application/xml"}, xml.write("Error", parts, plain=True))
+    return Response(
+        error.status, headers | {"content-type": "application/xml"}, xml.write("Error", parts, plain=True)
+    )

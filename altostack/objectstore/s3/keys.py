@@ -105,7 +105,9 @@ class IdentityKeys:
         self._lock = threading.Lock()
 
     def bearer(self, signed: Signed) -> Caller | None:
-        now = self._epoch.read()  # before asking: a change meanwhile makes the answer out of date, not too new
+        now = (
+            self._epoch.read()
+        )  # before asking: a change meanwhile makes the answer out of date, not too new
         if signed.scope is not None:
             held = self._known.get((signed.access, signed.scope))
             if held is not None and held[0] == now and held[1].context.expires_at > self._clock():

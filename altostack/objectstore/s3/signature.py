@@ -290,7 +290,9 @@ def _v2_header(request: Request, held: str, now: float, bucket_prefix: str) -> S
 def _v2_query(request: Request, now: float, bucket_prefix: str) -> Signed:
     query = request.query
     if not {"AWSAccessKeyId", "Signature", "Expires"} <= query.keys():
-        raise denied("Query-string authentication requires the Signature, Expires and AWSAccessKeyId parameters")
+        raise denied(
+            "Query-string authentication requires the Signature, Expires and AWSAccessKeyId parameters"
+        )
     until = query["Expires"]
     if not (until.isascii() and until.isdecimal()) or len(until) > 12:
         raise denied(f"Invalid date (should be seconds since epoch): {until[:64]}")
@@ -298,9 +300,7 @@ def _v2_query(request: Request, now: float, bucket_prefix: str) -> Signed:
         raise denied("Request has expired")
     if int(until) > now + LONGEST + SKEW:
         raise denied("A presigned request may last for a week at most")
-    return Signed(
-        query["AWSAccessKeyId"], query["Signature"], _v2_text(request, until, bucket_prefix, query)
-    )
+    return Signed(query["AWSAccessKeyId"], query["Signature"], _v2_text(request, until, bucket_prefix, query))
 
 
 def _v2_text(request: Request, date: str, bucket_prefix: str, query: Mapping[str, str]) -> bytes:

@@ -12,7 +12,7 @@ NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 _XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 MAX_DEPTH: Final = 32
 MAX_ELEMENTS: Final = 50_000
-_SPECIAL = re.compile("[&<>\"\x00-\x08\x0b-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
+_SPECIAL = re.compile('[&<>"\x00-\x08\x0b-\x1f\x7f\ufffe\uffff\ud800-\udfff]')
 _NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 
