@@ -316,6 +316,8 @@ def _send_chunks(
 
 @lru_cache(maxsize=4096)
 def _title(name: str) -> str:
+    if name.startswith("x-amz-"):  # S3's clients take the names of a user's metadata as they are written
+        return name
     return "-".join(part.capitalize() for part in name.split("-"))
 
 

@@ -55,7 +55,8 @@ class Store:
     the nodes of the cluster know each other by. tokens, rules: None where no identity service is. epoch: moves when
     an account or a container changes, so that what is remembered of them is looked up again. clients: the identity
     service and others, for handlers that ask them. app: the whole pipeline, set when it is made. facts: what /info
-    tells, section -> words; each handler adds its own when it is made.
+    tells, section -> words; each handler adds its own when it is made. handlers: what handlers leave for the daemons, by
+    their names.
     """
 
     folder: Path
@@ -74,6 +75,7 @@ class Store:
     app: Handler | None = None
     known: Known = field(init=False)
     facts: dict[str, dict[str, object]] = field(default_factory=dict)
+    handlers: dict[str, object] = field(default_factory=dict)
     _nodes: dict[tuple[str, int], Node] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
