@@ -43,6 +43,22 @@ def part_of(digest: str, power: int) -> int:
     return int(digest[:8], 16) >> (32 - power)
 
 
+def check(spot: Spot, timestamp: str | None = None, frag: int | None = None) -> None:
+    """Raises ValueError for what cannot be in a file's path."""
+    digest = spot.digest
+    if len(digest) != 32 or not digest.isalnum() or spot.part < 0 or spot.policy < 0:
+        raise ValueError(f"{spot!r} is no place for an object")
+    if timestamp is not None and not is_stamp(timestamp):
+        raise ValueError(f"{timestamp!r} is no timestamp")
+    if frag is not None and frag < 0:
+        raise ValueError(f"{frag} is no fragment's index")
+
+
+def is_stamp(text: str) -> bool:
+    """Whether it is a timestamp in the form of `stamp`."""
+    return len(text) == 20 and text[10] == "." and text[:10].isdecimal() and text[11:].isdecimal()
+
+
 class File(NamedTuple):
     """One file of an object. frag: None for whole copies. durable: False for a fragment that is not committed.
     typed: since when a ``.meta`` has its content type, empty when it has none."""
@@ -59,7 +75,7 @@ def parse(name: str) -> File | None:
     """A file's name taken apart; None for what is not ours."""
     stem, _, kind = name.rpartition(".")
     stamp, *marks = stem.split("#")
-    if len(stamp) != 20 or stamp[10] != "." or not (stamp[:10] + stamp[11:]).isdigit():
+    if not is_stamp(stamp):
         return None
     if kind == "data":
         if not marks:

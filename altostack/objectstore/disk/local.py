@@ -63,6 +63,7 @@ class LocalNode:
     # ---- objects
 
     def read(self, spot: Spot, *, frag: int | None = None, timestamp: str | None = None) -> objects.Opened:
+        layout.check(spot, timestamp, frag)
         device = self.devices.path(spot.device)
         with guarded(device):
             return objects.read(self.devices, device, spot, frag=frag, timestamp=timestamp)
@@ -76,6 +77,7 @@ class LocalNode:
         frag: int | None = None,
         absent: bool = False,
     ) -> Writer:
+        layout.check(spot, timestamp, frag)
         device = self.devices.path(spot.device)
         with guarded(device):
             return FileWriter(
@@ -84,12 +86,14 @@ class LocalNode:
             )  # fmt: skip
 
     def update(self, spot: Spot, timestamp: str, metadata: Metadata, updates: Sequence[Update] = ()) -> None:
+        layout.check(spot, timestamp)
         device = self.devices.path(spot.device)
         with guarded(device):
             objects.update(self.devices, device, spot, timestamp, metadata, self._twin(device, spot))
         self._deliver(device, spot, updates)
 
     def delete(self, spot: Spot, timestamp: str, updates: Sequence[Update] = (), *, name: str = "") -> bool:
+        layout.check(spot, timestamp)
         device = self.devices.path(spot.device)
         with guarded(device):
             there = objects.delete(self.devices, device, spot, timestamp, name, self._twin(device, spot))
@@ -98,6 +102,7 @@ class LocalNode:
 
     def commit(self, spot: Spot, timestamp: str, frag: int) -> None:
         """The second phase of a fragment that was put by somebody. Raises DeviceGone."""
+        layout.check(spot, timestamp, frag)
         device = self.devices.path(spot.device)
         with guarded(device):
             objects.commit(layout.object_folder(device, spot), timestamp, frag, self._twin(device, spot))

@@ -13,11 +13,12 @@ from altostack.objectstore.disk import layout, record
 from altostack.objectstore.disk.device import Devices, make_folders, sync_folder
 from altostack.objectstore.disk.layout import File, Files
 from altostack.objectstore.http import Extent
-from altostack.objectstore.storage import Metadata, Missing, Spot, Superseded
+from altostack.objectstore.storage import DeviceGone, Metadata, Missing, Spot, Superseded
 
 log = logging.getLogger(__name__)
 
 CHECKED = 64 << 10  # content up to this size is in memory, and compared with its check sum, when it is read
+_LOOKS = 100  # at a folder whose files are gone, or are set aside, when they are opened
 _LEVELS = 4  # objects[-N], partition, suffix, digest
 
 # What belongs to the content and outlives a POST (Swift API, POST object: system metadata is kept).
@@ -121,7 +122,7 @@ def read(
     Raises Missing, DeviceGone, OSError.
     """
     folder = layout.object_folder(device, spot)
-    while True:
+    for _ in range(_LOOKS):
         try:
             names = os.listdir(folder)
         except FileNotFoundError:
@@ -154,6 +155,7 @@ def read(
             descriptor = -1
         durable = file.durable or file in files.data
         return Opened(descriptor, content, file, found, meta, posted, durable)
+    raise DeviceGone(f"{os.path.basename(device)}: {folder} does not keep still")
 
 
 def _checked(descriptor: int, found: record.Record) -> bytes:
@@ -236,9 +238,8 @@ def link(path: str, folder: str, name: str) -> list[str]:
 def sync_folders(folder: str, changed: Sequence[str] = ()) -> None:
     """Make folders' entries last, the innermost first. Raises OSError."""
     for one in dict.fromkeys((folder, *sorted(changed, key=len, reverse=True))):
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # a newer version came and went again, and so did the folder
+        # A newer version may have come and gone, and the folder with it.
+        with contextlib.suppress(FileNotFoundError):
             sync_folder(one)
 
 

@@ -110,6 +110,25 @@ def test_no_such_device(rig: Rig) -> None:
     assert sorted(os.listdir(rig.root)) == ["d1", "d2", "d3"]
 
 
+def test_what_is_no_place(rig: Rig) -> None:
+    rig.put()
+    good, bad = rig.clock.now(), "../../../x"
+    for attempt in (
+        lambda: rig.put(spot=replace(rig.spot, digest="../" * 10 + "ab")),
+        lambda: rig.put(spot=replace(rig.spot, part=-1)),
+        lambda: rig.put(timestamp=bad),
+        lambda: rig.put(timestamp="1700000000.1"),
+        lambda: rig.put(frag=-1),
+        lambda: rig.node.read(rig.spot, timestamp=bad),
+        lambda: rig.node.update(rig.spot, bad, {}),
+        lambda: rig.node.delete(rig.spot, bad),
+        lambda: rig.node.delete(replace(rig.spot, digest="x"), good),
+    ):
+        with pytest.raises(ValueError, match=" is no "):
+            attempt()
+    assert rig.everything() == []
+
+
 def test_the_newest_wins(rig: Rig) -> None:
     old = rig.clock.now()
     new = rig.put(b"new")
