@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from altostack.objectstore.http import Response
+from altostack.objectstore.http import Bytes, Request, Response
 from altostack.objectstore.middleware.joined import Cut
+from altostack.objectstore.middleware.slo import StaticLargeObjects
 from tests.objectstore.shapes.clients import limited
 from tests.objectstore.world import World
 
@@ -317,6 +319,37 @@ def test_nobody_deletes_segments_without_the_right_to_write(container: World) ->
     answer = limited(container, read=("c", "segments"), write=("c",))("DELETE", "/v1/a/c/big", b"", query)
     assert b"/segments/0, 403 Forbidden" in answer.read()
     assert container.head("/v1/a/segments/0").status == 200
+
+
+def test_memory_does_not_grow_with_the_object(container: World) -> None:
+    """64 MiB of segments go through in pieces; the files' cache is not this process's memory."""
+    container.put("/v1/a/segments/1", bytes(1 << 20))
+    body = json.dumps([{"path": "/segments/1"}, {"path": "/segments/1", "range": "1-"}] * 32).encode()
+    assert container.put("/v1/a/c/big", body, query=PUT).status == 201
+    answer = container.get("/v1/a/c/big")
+    assert not isinstance(answer.body, bytes)
+    tracemalloc.start()
+    total = sum(len(part) for part in answer.body)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert total == int(answer.headers["content-length"]) == (64 << 20) - 32
+    assert peak < 4 << 20
+
+
+def test_segments_that_are_looked_at_in_parallel(container: World) -> None:
+    segments = fill(container, *(str(number).encode() for number in range(40)))
+    inner = container.store.app
+    assert inner is not None
+    slo = StaticLargeObjects(inner, container.store, concurrency=8)
+    slo._near = lambda: False  # type: ignore[method-assign] # as if the devices were elsewhere
+    request = Request(
+        "PUT", "/v1/a/c/big", query_string="multipart-manifest=put", body=Bytes(json.dumps(segments).encode())
+    )
+    request.headers["content-length"] = str(request.body.length)
+    wishes = slo._wishes(request)
+    heads: dict[str, Response] = {}
+    assert len(list(slo._look(request, [wish.path for wish in wishes], heads))) == 40
+    assert [heads[wish.path].headers["etag"] for wish in wishes] == [one["etag"] for one in segments]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
