@@ -15,7 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -88,8 +88,9 @@ class FileKeys:
         if known is None:
             return None
         key = None if signed.scope is None else signing_key(known.secret, signed.scope)
-        right = legacy(known.secret, signed.text) if key is None else sign(key, signed.text)
-        if not same(signed.signature, right):
+        texts = (signed.text, signed.other) if signed.other else (signed.text,)
+        rights = [legacy(known.secret, text) if key is None else sign(key, text) for text in texts]
+        if not any([same(signed.signature, right) for right in rights]):
             raise S3Error("SignatureDoesNotMatch")
         return Caller(signed.access, known.context, known.account, key, known.owner)
 
@@ -115,7 +116,12 @@ class IdentityKeys:
                 if caller.key is None or not same(signed.signature, sign(caller.key, signed.text)):
                     raise S3Error("SignatureDoesNotMatch")
                 return caller
-        found = self._ask(signed)
+        try:
+            found = self._ask(signed)
+        except S3Error as error:
+            if not signed.other or error.code != "SignatureDoesNotMatch":
+                raise
+            found = self._ask(replace(signed, text=signed.other))
         if found is not None and signed.scope is not None and found.key is not None:
             with self._lock:
                 self._known[signed.access, signed.scope] = (now, found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -45,7 +45,8 @@ class Signed:
     """What a request's signature covers.
 
     text: the string to sign. scope: (day, region, service) of version 4, None for version 2. payload: what the
-    request says of its body's hash; "" for version 2. when: seconds since 1970 at which it was signed.
+    request says of its body's hash; "" for version 2. date: when it was signed, in version 4's form. other: another
+    string that counts as well, b"" if there is none: clients sign a bucket's path with a slash at its end, or without.
     """
 
     access: str
@@ -54,6 +55,7 @@ class Signed:
     scope: tuple[str, str, str] | None = None
     payload: str = ""
     date: str = ""
+    other: bytes = b""
 
 
 def read(request: Request, now: float, regions: Sequence[str], bucket_prefix: str = "") -> Signed | None:
@@ -284,7 +286,7 @@ def _v2_header(request: Request, held: str, now: float, bucket_prefix: str) -> S
     if abs(now - when) > SKEW:
         raise S3Error("RequestTimeTooSkewed")
     shown = "" if "x-amz-date" in request.headers else request.header("date")
-    return Signed(access, signature, _v2_text(request, shown, bucket_prefix, request.query))
+    return Signed(access, signature, **_v2_texts(request, shown, bucket_prefix))
 
 
 def _v2_query(request: Request, now: float, bucket_prefix: str) -> Signed:
@@ -300,10 +302,19 @@ def _v2_query(request: Request, now: float, bucket_prefix: str) -> Signed:
         raise denied("Request has expired")
     if int(until) > now + LONGEST + SKEW:
         raise denied("A presigned request may last for a week at most")
-    return Signed(query["AWSAccessKeyId"], query["Signature"], _v2_text(request, until, bucket_prefix, query))
+    return Signed(query["AWSAccessKeyId"], query["Signature"], **_v2_texts(request, until, bucket_prefix))
 
 
-def _v2_text(request: Request, date: str, bucket_prefix: str, query: Mapping[str, str]) -> bytes:
+def _v2_texts(request: Request, date: str, bucket_prefix: str) -> dict[str, bytes]:
+    path = bucket_prefix + request.target
+    found = {"text": _v2_text(request, date, path)}
+    if path.count("/") == 1 and len(path) > 1:
+        found["other"] = _v2_text(request, date, path + "/")
+    return found
+
+
+def _v2_text(request: Request, date: str, path: str) -> bytes:
+    query = request.query
     lines = [request.method, request.header("content-md5"), request.header("content-type"), date]
     lines += [
         f"{name}:{' '.join(request.headers[name].split())}"
@@ -315,5 +326,5 @@ def _v2_text(request: Request, date: str, bucket_prefix: str, query: Mapping[str
     parts = [
         name if name in bare else f"{name}={query[name]}" for name in sorted(query) if name in _SUBRESOURCES
     ]
-    lines.append(bucket_prefix + request.target + ("?" + "&".join(parts) if parts else ""))
+    lines.append(path + ("?" + "&".join(parts) if parts else ""))
     return "\n".join(lines).encode("utf-8", "surrogateescape")
