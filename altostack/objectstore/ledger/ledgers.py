@@ -14,6 +14,7 @@ from typing import Final
 from altostack.objectstore.config import Settings
 from altostack.objectstore.ledger import lines, schema
 from altostack.objectstore.ledger.database import Corrupt, Database, translated
+from altostack.objectstore.ledger.shards import KEPT
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import (
     Dated,
@@ -122,9 +123,7 @@ class Ledgers:
             there = not before.gone
             if timestamp > before.deleted:
                 database.set_facts(deleted=timestamp, changed=max(before.changed, timestamp))
-                database.set_metadata(
-                    {name: ("", timestamp) for name, (value, _) in before.metadata.items() if value}
-                )
+                database.set_metadata(_cleared(before, timestamp))
             return there
 
     def list(
@@ -214,37 +213,45 @@ class Ledgers:
             self._quarantine(spot, kind)
             raise DeviceGone(f"{spot.digest}: {trouble}") from trouble
         finally:
-            with self._lock:
-                database.users -= 1
-                if not database.users and self._open.get(path) is not database:
-                    database.close()
+            self._give_back(path, database)
 
     def _borrow(self, path: Path) -> Database:
+        """Whoever gets it gives it back by `_give_back`. Raises FileNotFoundError, Corrupt, DeviceGone."""
         found = os.stat(path)
         inode = (found.st_dev, found.st_ino)
-        with self._lock:
-            if self._process != os.getpid():
-                self._forgotten += self._open.values()
-                self._open.clear()
-                self._process = os.getpid()
-            database = self._open.get(path)
-            if database is not None and database.inode == inode:
+        idle: list[Database] = []
+        try:
+            with self._lock:
+                if self._process != os.getpid():
+                    self._forgotten += self._open.values()
+                    self._open.clear()
+                    self._process = os.getpid()
+                database = self._open.get(path)
+                if database is not None and database.inode != inode:
+                    idle += self._let_go(path)
+                    database = None
+                if database is None:
+                    database = self._open[path] = Database(path)
                 self._open.move_to_end(path)
                 database.users += 1
+                while len(self._open) > _OPEN:
+                    idle += self._let_go(next(iter(self._open)))
                 return database
-            if database is not None:
-                self._let_go(path)
-            database = self._open[path] = Database(path)
-            database.users += 1
-            while len(self._open) > _OPEN:
-                self._let_go(next(iter(self._open)))
-            return database
+        finally:
+            for one in idle:
+                one.close()
 
-    def _let_go(self, path: Path) -> None:
-        """Keep it open no longer than somebody uses it; with the lock held."""
-        database = self._open.pop(path)
-        if not database.users:
+    def _give_back(self, path: Path, database: Database) -> None:
+        with self._lock:
+            database.users -= 1
+            idle = not database.users and self._open.get(path) is not database
+        if idle:
             database.close()
+
+    def _let_go(self, path: Path) -> tuple[Database, ...]:
+        """Keep it open no longer than somebody uses it; what can be closed now. With the lock held."""
+        database = self._open.pop(path)
+        return () if database.users else (database,)
 
     def _quarantine(self, spot: Spot, kind: Kind) -> None:
         """Put a damaged database aside, where the operator finds it."""
@@ -309,6 +316,15 @@ def remove(folder: Path, top: Path) -> None:
     os.rename(folder, aside)
     sync_folder(folder.parent)
     shutil.rmtree(aside)
+
+
+def _cleared(found: Info, timestamp: str) -> Dated:
+    """A deleted container has no metadata, but remembers what it is a shard of."""
+    return {
+        name: ("", timestamp)
+        for name, (value, _) in found.metadata.items()
+        if value and not name.startswith(KEPT)
+    }
 
 
 def _kind(container: str | None) -> Kind:

@@ -38,6 +38,8 @@ from altostack.objectstore.storage import Query, Row, Subdir
 
 HIDDEN: Final = ".shards_"
 ROOT: Final = "x-container-sysmeta-shard-root"  # of a shard: account/container of its root
+GIVEN_UP: Final = "x-container-sysmeta-shard-given-up"  # of a shard: it leaves the map, or has left it
+KEPT: Final = "x-container-sysmeta-shard-"  # how metadata begins that stays when a container is deleted
 CLEAVING: Final = "cleaving"
 SHRINKING: Final = "shrinking"
 _ALL: Final = 10_000_000
