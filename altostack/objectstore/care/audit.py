@@ -224,6 +224,7 @@ def audit_databases(care: Care, device: str) -> Tally:
                 tally.count(f"{kind}s")
                 try:
                     copies.audit(spot, kind)
+                    care.near.books.check(spot, kind)
                     known = copies.state(spot, kind)
                     if copies.reclaim(spot, kind) and copies.remove(spot, kind, known):
                         tally.count("reclaimed")
@@ -231,12 +232,12 @@ def audit_databases(care: Care, device: str) -> Tally:
                     continue
                 except StorageError as error:
                     tally.complain(f"{device}: {error}")
-                    if copies_gone(care, spot, kind):
+                    if _set_aside(care, spot, kind):
                         tally.count("quarantined")
                         care.alarm()
     return tally
 
 
-def copies_gone(care: Care, spot: Spot, kind: Kind) -> bool:
+def _set_aside(care: Care, spot: Spot, kind: Kind) -> bool:
     """Whether a database is not in its place any longer: it was set aside."""
     return not os.path.exists(care.local.ledgers.folder(spot, kind))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import time
 from typing import Final
 
 import msgspec
 
+from altostack.objectstore.ledger import lines
+from altostack.objectstore.ledger.database import Corrupt, translated
 from altostack.objectstore.ledger.ledgers import Ledgers
 from altostack.objectstore.ledger.replicate import Replication, State
 from altostack.objectstore.storage import Kind, Missing, Spot
 
 _QUIET: Final = 2.0  # seconds that files must have rested: file times are not finer than a clock's tick
+_LINE: Final = "name, timestamp, size, content_type, etag, {}, policy, count, type_timestamp, meta_timestamp"
 _SHARED: Final = (
     "account", "container", "created", "put", "deleted", "changed", "policy", "policy_since", "metadata", "mark",
 )  # fmt: skip
@@ -52,6 +56,29 @@ class Books:
         if after is not None and max(after[::2]) < time.time_ns() - _QUIET * 1e9:
             self._known[spot, kind] = (after, known)
         return known
+
+    def check(self, spot: Spot, kind: Kind) -> None:
+        """Compare the lines with the mark that stands for them; a database in which they differ is set aside.
+
+        Raises Missing, DeviceGone when it is damaged.
+        """
+        path = f"{self._ledgers.folder(spot, kind)}/{spot.digest}.db"
+        if not os.path.exists(path):
+            raise Missing
+        with translated():
+            sql = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+            try:
+                sql.execute("BEGIN")  # one state of all tables, while others write
+                wanted = sql.execute("SELECT mark FROM facts").fetchone()[0].hex()
+                total = 0
+                for table, flag in (("live", 0), ("gone", 1)):
+                    for line in sql.execute(f"SELECT {_LINE.format(flag)} FROM {table}"):
+                        total ^= lines.mark((*line[:5], bool(line[5]), *line[6:]))
+            finally:
+                sql.close()
+        if wanted != total.to_bytes(16).hex():
+            with self._ledgers.database(spot, kind):
+                raise Corrupt("its lines are not what they were")
 
     def _looks(self, spot: Spot, kind: Kind) -> tuple[int, ...] | None:
         """Times and sizes of the database's files, None when there is none."""

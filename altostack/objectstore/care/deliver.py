@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from altostack.objectstore.care import queue
 from altostack.objectstore.care.daemon import Care, Home
 from altostack.objectstore.care.report import Tally
 from altostack.objectstore.disk import pending
@@ -53,11 +54,11 @@ def _delivered(care: Care, tally: Tally, update: Update) -> bool:
 
 
 def record(care: Care, home: Home, update: Update) -> None:
-    """Hand a line over; lists of hidden accounts are made when they are missing. Raises StorageError."""
+    """Hand a line over; lists of the queue are made when they are missing. Raises StorageError."""
     try:
         home.node.record(home.spot, update.account, update.container, (update.row,))
     except Missing:
-        if not update.account.startswith(".") or update.container is None:
+        if update.account != queue.ACCOUNT or update.container is None:
             raise
         try:
             home.node.create(home.spot, update.account, update.container, update.row.timestamp)

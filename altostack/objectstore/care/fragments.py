@@ -18,6 +18,8 @@ from altostack.objectstore.care import holdings, push
 from altostack.objectstore.care.daemon import Care
 from altostack.objectstore.care.holdings import Holding, Place, Wants
 from altostack.objectstore.care.report import Tally
+from altostack.objectstore.disk.local import LocalNode
+from altostack.objectstore.disk.remote import RemoteNode
 from altostack.objectstore.proxy import coding
 from altostack.objectstore.proxy.coding import Coder
 from altostack.objectstore.storage import (
@@ -129,10 +131,14 @@ class Reconstructor:
             there = Spot(device.device, part, digest, self._policy)
             try:
                 newest = max((piece.timestamp for piece in holding.data if piece.durable), default="")
-                if (wants.data or wants.durable) and newest:
+                if wants.data and newest:
                     with contextlib.suppress(Superseded):
                         self._rebuild(device, there, newest, frag)
-                        self._tally.count("rebuilt" if wants.data else "committed")
+                        self._tally.count("rebuilt")
+                elif wants.durable and newest:
+                    if isinstance(node, LocalNode | RemoteNode):
+                        node.commit(there, newest, frag)
+                    self._tally.count("committed")
                 if wants.meta or wants.tombstone:
                     mine = Spot(self._device, part, digest, self._policy)
                     rest = Wants(meta=wants.meta, tombstone=wants.tombstone)

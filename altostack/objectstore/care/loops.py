@@ -18,8 +18,11 @@ from altostack.objectstore.care.fragments import reconstruct
 from altostack.objectstore.care.objects import replicate
 from altostack.objectstore.care.reap import reap
 from altostack.objectstore.care.relink import relink
+from altostack.objectstore.care.report import Tally
 from altostack.objectstore.care.settings import CareSettings
+from altostack.objectstore.care.shard import Shards
 from altostack.objectstore.care.sync import Sender
+from altostack.objectstore.http import Refusal
 from altostack.objectstore.proxy.coding import Coder
 from altostack.objectstore.storage import StorageError
 from altostack.objectstore.store import Store
@@ -33,6 +36,7 @@ def passes(care: Care) -> dict[str, Pass]:
     """Every daemon by name: what it does with one of this machine's devices."""
     coders: dict[int, Coder] = {}
     databases, numbers, sender, expirer = Databases(care), Numbers(care), Sender(care), Expirer(care)
+    shards = Shards(care)
     return {
         "replicate": lambda device: replicate(care, device),
         "reconstruct": lambda device: reconstruct(care, device, coders),
@@ -42,12 +46,32 @@ def passes(care: Care) -> dict[str, Pass]:
         "audit-full": lambda device: Auditor(care, device, "full").run(),
         "audit-databases": lambda device: audit_databases(care, device),
         "reap": lambda device: reap(care, device),
+        "shard": shards.run,
         "sync": sender.run,
         "relink": lambda device: relink(care, device),
         "expire": once(care, expirer.run),
         "drives": once(care, lambda: audit_drives(care)),
+        "lifecycle": once(care, lambda: lifecycle(care)),
         "rings": once(care, lambda: rings.fetch(care)),
     }
+
+
+def lifecycle(care: Care) -> Tally:
+    """What the lifecycle rules of S3 buckets say is due; nothing in a process without S3."""
+    from altostack.objectstore.s3.lifecycle import apply
+
+    def pause() -> None:
+        if care.stopping.is_set():
+            raise Refusal(503, "The daemons are stopping.")
+
+    with care.reports.tally("lifecycle") as tally:
+        done = apply(care.store, pause=pause)
+        for name in ("buckets", "seen", "expired", "transitioned", "aborted", "delivered"):
+            if number := getattr(done, name):
+                tally.count(name, number)
+        if done.failures:
+            tally.count("failed", done.failures)
+    return tally
 
 
 def once(care: Care, body: Callable[[], object]) -> Pass:
@@ -97,7 +121,7 @@ def _body(care: Care, name: str, one: Pass) -> Callable[[tuple[str, ...]], None]
                 return
             try:
                 one(device)
-            except (StorageError, OSError) as error:
+            except (StorageError, Refusal, OSError) as error:
                 log.warning("%s: the device %s: %s", name, device, error)
 
     return body

@@ -11,6 +11,8 @@ from typing import Final
 
 from altostack.objectstore.care.daemon import Care, Home
 from altostack.objectstore.care.report import Tally
+from altostack.objectstore.care.shard import Containers
+from altostack.objectstore.ledger import shards
 from altostack.objectstore.stamp import seconds
 from altostack.objectstore.storage import Info, Missing, NotEmpty, Query, Row, Spot, StorageError
 
@@ -55,10 +57,11 @@ def _account(care: Care, tally: Tally, spot: Spot, info: Info) -> None:
 def _container(care: Care, tally: Tally, account: str, line: Row) -> None:
     """Its objects, itself and its line; what fails stays for the next pass."""
     failed = False
-    for row in _objects(care, tally, account, line.name):
-        if tally.stopped:
-            return
-        failed |= not _object(care, tally, account, line.name, row)
+    for place in _lists(care, tally, account, line.name):
+        for row in _objects(care, tally, *place):
+            if tally.stopped:
+                return
+            failed |= not _object(care, tally, account, line.name, row, place)
     if failed:
         return
     stamp = care.store.clock.now()
@@ -67,7 +70,9 @@ def _container(care: Care, tally: Tally, account: str, line: Row) -> None:
             home.node.destroy(home.spot, account, line.name, stamp)
         except Missing:
             continue
-        except NotEmpty:  # objects that this copy alone knows of; they are listed once copies are in step
+        except (
+            NotEmpty
+        ):  # objects that this copy alone knows of, or shards that did not tell yet that they are empty
             failed = True
         except StorageError as error:
             failed = True
@@ -83,28 +88,35 @@ def _container(care: Care, tally: Tally, account: str, line: Row) -> None:
     tally.count("containers")
 
 
+def _lists(care: Care, tally: Tally, account: str, container: str) -> list[tuple[str, str]]:
+    """The containers that have its objects' lines: itself, or its shards as well."""
+    found = [(account, container)]
+    try:
+        rows = Containers(care).list(account, container, shards.map_query())
+    except StorageError as error:
+        tally.complain(error)
+        return found
+    return found + [(shards.hidden(account), one.container) for one in shards.ranges(rows or ())]
+
+
 def _objects(care: Care, tally: Tally, account: str, container: str) -> Iterator[Row]:
     """The lines of the first copy that answers."""
     marker = ""
     while True:
-        rows: list[Row] = []
-        for home in care.homes(account, container):
-            try:
-                found = home.node.list(home.spot, account, container, Query(limit=_PAGE, marker=marker))
-                rows = [row for row in found if isinstance(row, Row)]
-                break
-            except Missing:
-                continue
-            except StorageError as error:
-                tally.complain(_said(home, error))
+        try:
+            found = Containers(care).list(account, container, Query(limit=_PAGE, marker=marker))
+        except StorageError as error:
+            tally.complain(error)
+            return
+        rows = [row for row in found or () if isinstance(row, Row)]
         if not rows:
             return
         yield from rows
         marker = rows[-1].name
 
 
-def _object(care: Care, tally: Tally, account: str, container: str, row: Row) -> bool:
-    """Delete it on its devices and strike its line; whether enough devices did so."""
+def _object(care: Care, tally: Tally, account: str, container: str, row: Row, place: tuple[str, str]) -> bool:
+    """Delete it on its devices and strike its line in the list ``place``; whether enough devices did so."""
     stamp = care.store.clock.now()
     try:
         homes = care.homes(account, container, row.name, row.policy)
@@ -121,9 +133,9 @@ def _object(care: Care, tally: Tally, account: str, container: str, row: Row) ->
     if 2 * good < len(homes):
         return False
     line = Row(name=row.name, timestamp=stamp, deleted=True, policy=row.policy)
-    for home in care.homes(account, container):
+    for home in care.homes(*place):
         try:
-            home.node.record(home.spot, account, container, (line,))
+            home.node.record(home.spot, *place, (line,))
         except Missing:
             continue
         except StorageError as error:
