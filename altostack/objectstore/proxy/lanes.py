@@ -120,4 +120,5 @@ def close_all(
 ) -> list[StorageError | None]:
     """``call`` for each lane, side by side."""
     by_index = {lane.target.index: lane for lane in lanes}
-    return crew.run([lane.target for lane in lanes], lambda target: call(by_index[target.index]), needed)
+    targets = [lane.target for lane in lanes]
+    return crew.run(targets, lambda target: call(by_index[target.index]), needed, apart=True)

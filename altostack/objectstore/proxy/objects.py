@@ -180,7 +180,7 @@ class Objects:
         keep, site = self._site(request, place, info)
         held = self._held(keep, site)
         expected = headers.get("x-if-delete-at")
-        if expected is not None and (held is None or held.get("x-delete-at") != expected):
+        if expected is not None and (held is None or _number(held.get("x-delete-at")) != _number(expected)):
             raise Refusal(404 if held is None else 412)
         if "if-match" in headers or "if-unmodified-since" in headers:
             self._check_held(request, keep, site)
@@ -347,6 +347,11 @@ def absent(request: Request, timestamp: str | None) -> Refusal:
     if request.headers.get("if-match", "").strip() == "*":
         return Refusal(412, headers=_told(timestamp))
     return Refusal(404, headers=_told(timestamp))
+
+
+def _number(text: str | None) -> int | None:
+    """A header's whole number; None for what is none."""
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else None
 
 
 def _delete_at(headers: dict[str, str], stamp: str) -> str | None:

@@ -119,7 +119,7 @@ def quorum(copies: int) -> int:
 
 
 class Crew:
-    """Makes calls to nodes side by side: those of other machines in threads, local ones in the caller's."""
+    """Makes calls to nodes side by side: what waits for another machine or for a disk to sync has a thread."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
@@ -127,7 +127,7 @@ class Crew:
 
     @property
     def pool(self) -> ThreadPoolExecutor:
-        """Made when it is first needed: a process that talks to its own devices alone has none."""
+        """Made when it is first needed: where there is one copy of everything, on this machine, it never is."""
         if self._pool is None:
             with self._lock:
                 if self._pool is None:
@@ -146,22 +146,24 @@ class Crew:
         *,
         within: float | None = None,
         late: Callable[[T], None] | None = None,
+        apart: bool = False,
     ) -> list[T | StorageError]:
         """``call`` for each target; StorageErrors are results. In the order of the targets.
 
         Once ``enough`` have succeeded, those that still run get a moment more. What is late then, or after ``within``
-        seconds, counts as DeviceGone; it goes on, and ``late`` is called with what it returns.
+        seconds, counts as DeviceGone; it goes on, and ``late`` is called with what it returns. apart: calls to local
+        devices take long, too, and get threads of their own.
         """
-        remote = sum(not one.local for one in targets)
-        if remote == 0 or len(targets) == 1:
+        away = [apart or not one.local for one in targets]
+        if len(targets) == 1 or not any(away):
             return [_attempt(call, target) for target in targets]
         results: list[T | StorageError] = [DeviceGone("too slow")] * len(targets)
         pending: dict[Future[T | StorageError], int] = {}
         for at, target in enumerate(targets):
-            if not target.local:
+            if away[at]:
                 pending[self.submit(_bound(call, target))] = at
         for at, target in enumerate(targets):
-            if target.local:
+            if not away[at]:
                 results[at] = _attempt(call, target)
         until = None if within is None else time.monotonic() + within
         while pending:
@@ -201,7 +203,7 @@ class Crew:
                         raise
                     tried = Target(other.device, other.spot, other.node, other.local, target.index)
 
-        return self.run(targets, one, enough)
+        return self.run(targets, one, enough, apart=True)  # each waits for its disk
 
 
 class _Shared:
