@@ -25,7 +25,14 @@ from altostack.objectstore.proxy.backend import DATA_TIMESTAMP
 from altostack.objectstore.stamp import shown
 from altostack.objectstore.storage import Info, Missing, Spot, StorageError
 
-_KEPT: Final = ("content-type", "content-encoding", "content-disposition", "x-object-manifest", "x-delete-at", "x-static-large-object")
+_KEPT: Final = (
+    "content-type",
+    "content-encoding",
+    "content-disposition",
+    "x-object-manifest",
+    "x-delete-at",
+    "x-static-large-object",
+)
 
 
 class Failed(Exception):

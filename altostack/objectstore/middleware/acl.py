@@ -128,23 +128,20 @@ class Acl:
                 return
             raise denied(request)
         reads = request.method in ("GET", "HEAD")
-        if self._allows(RESELLER, who, ""):
+        unmakes = (
+            place.container is None and request.method == "DELETE"
+        )  # an account is the reseller's to delete
+        project = self._project(place.account)
+        composite = place.account.startswith(self._services)
+        own = project is not None and project == who.project_id
+        operates = own and not unmakes and self._allows(OPERATE, who, project or "")
+        if (operates and (not composite or self._has_service(request))) or self._allows(RESELLER, who, ""):
             request.facts["owner"] = True
             return
         if reads and self._allows(READ_ANY, who, ""):
             return
-        if place.container is None and request.method == "DELETE":
-            raise denied(request)  # an account is the reseller's to delete
-        project = self._project(place.account)
-        composite = place.account.startswith(self._services)
-        own = project is not None and project == who.project_id
-        if (
-            own
-            and self._allows(OPERATE, who, project or "")
-            and (not composite or self._has_service(request))
-        ):
-            request.facts["owner"] = True
-            return
+        if unmakes:
+            raise denied(request)
         referred = self._referred(request, place, given)
         if referred or (given.names and self._named(place, who, given.names)):
             return

@@ -7,9 +7,9 @@ server knows how many bytes went out.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -65,7 +65,7 @@ def trans_id(suffix: str = "", extra: str = "") -> str:
     """A fresh id: ``tx``, 21 random hex digits, the time in hex, and what cluster and client add."""
     if extra:
         suffix = f"{suffix}-{extra[:_EXTRA]}"
-    return f"tx{uuid.uuid4().hex[:21]}-{int(time.time()):010x}{quote(suffix, errors='replace')}"
+    return f"tx{os.urandom(11).hex()[:21]}-{int(time.time()):010x}{quote(suffix, errors='replace')}"
 
 
 def masked(query: str) -> str:

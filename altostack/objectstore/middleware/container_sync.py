@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ def factory(conf: dict[str, Any], **local: str) -> Wrap:
     """realms: the file of realms (container-sync-realms.conf in the cloud's folder). current: ``//REALM/CLUSTER``.
 
     allow_full_urls (yes): containers may be copied to URLs of allowed_sync_hosts (none), not to realms alone.
+    accept_keys (no): clusters without a realm may show the container's key alone (X-Container-Sync-Key).
     """
     store = store_of(conf)
     realms = sync.Realms(Path(local["realms"]) if "realms" in local else store.folder / sync.FILE)
@@ -35,7 +37,8 @@ def factory(conf: dict[str, Any], **local: str) -> Wrap:
             if realm.clusters
         }
     }
-    return lambda app: ContainerSync(app, store, realms, tuple(hosts))
+    keys = flag(local.get("accept_keys", "no"))
+    return lambda app: ContainerSync(app, store, realms, tuple(hosts), accept_keys=keys)
 
 
 class ContainerSync:
@@ -44,8 +47,17 @@ class ContainerSync:
     Fact it leaves in a request: "synced": the change is another cluster's, made and checked there.
     """
 
-    def __init__(self, app: Handler, store: Store, realms: sync.Realms, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        app: Handler,
+        store: Store,
+        realms: sync.Realms,
+        hosts: tuple[str, ...] = (),
+        *,
+        accept_keys: bool = False,
+    ) -> None:
         self._app, self._store, self._realms, self._hosts = app, store, realms, hosts
+        self._accept_keys = accept_keys
 
     def __call__(self, request: Request) -> Response:
         place = request.place
@@ -53,7 +65,8 @@ class ContainerSync:
             return self._app(request)
         if place.object is None and request.method in ("PUT", "POST"):
             self._check_target(request, place)
-        if header := request.header(sync.AUTH):
+        shown = self._accept_keys and place.object is not None and sync.SYNC_KEY in request.headers
+        if (header := request.header(sync.AUTH)) or shown:
             self._let_in(request, place, header)
         return self._app(request)
 
@@ -78,7 +91,12 @@ class ContainerSync:
         headers = request.headers
         timestamp = headers.get("x-backend-inbound-x-timestamp", headers.get("x-timestamp", "0"))
         path = quote(request.path, safe="/~")
-        if not sync.is_signed(header, request.method, path, timestamp, self._realms, key):
+        if header:
+            good = sync.is_signed(header, request.method, path, timestamp, self._realms, key)
+        else:
+            said = headers[sync.SYNC_KEY].encode("utf-8", "surrogateescape")
+            good = bool(key) and timestamp != "0" and hmac.compare_digest(said, key.encode())
+        if not good:
             raise Refusal(
                 401, "X-Container-Sync-Auth header not valid; contact cluster operator for support.",
                 headers=challenge(request, "SwiftContainerSync"),

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from altostack.objectstore.http import Content, Handler, Refusal, Request, Response, ask
 from altostack.objectstore.middleware import manifest
@@ -93,7 +94,7 @@ class StaticLargeObjects:
             return self._put(request)
         if method == "DELETE" and asked == "delete":
             return self._delete(request)
-        if method in ("PUT", "POST") and IS_SLO in request.headers:
+        if method in ("PUT", "POST") and IS_SLO in request.headers and not request.facts.get("synced"):
             raise Refusal(
                 400,
                 "X-Static-Large-Object is a reserved header. To create a static large object add query param "
@@ -181,7 +182,7 @@ class StaticLargeObjects:
         said = request.query.get("part-number") if request.query_string else None
         if said is None:
             return None
-        if not (said.isascii() and said.isdecimal()) or not 1 <= int(said) <= 10000:
+        if not (said.isascii() and said.isdecimal() and len(said) < 10) or not 1 <= int(said) <= 10000:
             response.close()
             raise Refusal(400, "Part number must be an integer greater than 0")
         if "range" in request.headers:
@@ -379,7 +380,7 @@ class StaticLargeObjects:
         place = request.place
         assert place is not None
         path = f"/{place.version}/{place.account}{name}"
-        query = f"version-id={version}" if version else ""
+        query = urlencode({"version-id": version}) if version else ""
         return drained(
             ask(self._app, request.sub("DELETE", path, query_string=query, keep_authority=True))
         ).status
@@ -412,10 +413,9 @@ class StaticLargeObjects:
         """A large object's segments, or the status of what went wrong."""
         place = request.place
         assert place is not None
-        query = "multipart-manifest=get" + (f"&version-id={version}" if version else "")
-        sub = request.sub(
-            "GET", f"/{place.version}/{place.account}{name}", query_string=query, keep_authority=True
-        )
+        query = {"multipart-manifest": "get"} | ({"version-id": version} if version else {})
+        path = f"/{place.version}/{place.account}{name}"
+        sub = request.sub("GET", path, query_string=urlencode(query), keep_authority=True)
         response = ask(self._app, sub)
         if not response.good:
             response.close()

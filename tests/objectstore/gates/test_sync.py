@@ -155,3 +155,25 @@ def test_info_tells_of_realms(here: World) -> None:
             "EMPTY": {"clusters": {"X": {}}},
         }
     }
+
+
+def test_a_large_object_comes_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / sync.FILE).write_text(REALMS)
+    here = peopled(tmp_path, "catch gatekeeper listing container_sync token acl slo service")
+    here.put("/v1/AUTH_p1/c", x_auth_token="anna", x_container_sync_key="theirs")
+    path = "/v1/AUTH_p1/c/o"
+    assert here.put(path, b"[]", x_auth_token="anna", x_static_large_object="True").status == 400
+    assert here.put(path, b"[]", x_static_large_object="True", **headers("PUT", path)).status == 201
+    seen = here.get(path, x_auth_token="anna", query={"multipart-manifest": "get"})
+    assert (seen.read(), seen.headers["x-static-large-object"]) == (b"[]", "True")
+
+
+def test_keys_without_a_realm_are_for_operators_to_accept(tmp_path: Path, here: World) -> None:
+    path, shown = "/v1/AUTH_p1/c/o", {"x_container_sync_key": "theirs", "x_timestamp": "1700000000.00000"}
+    assert here.put(path, b"x", **shown).status == 401
+    lax = peopled(tmp_path, "catch gatekeeper container_sync token acl service",
+                  options={"container_sync": {"accept_keys": "yes"}})  # fmt: skip
+    assert lax.put(path, b"x", **(shown | {"x_container_sync_key": "guess"})).status == 401
+    assert lax.put(path, b"x", x_container_sync_key="theirs").status == 401
+    assert lax.put("/v1/AUTH_p1/d/o", b"x", **(shown | {"x_container_sync_key": ""})).status == 401
+    assert lax.put(path, b"x", **shown).status == 201
