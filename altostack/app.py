@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -33,6 +33,10 @@ from altostack.kit.quota import Quotas
 from altostack.kit.reconcile import Loop
 from altostack.kit.route import CONTEXT_KEY
 from altostack.kit.service import Node, Runtime, Service
+from altostack.objectstore.config import Settings as ObjectSettings
+
+if TYPE_CHECKING:
+    from altostack.objectstore.store import Store
 
 SERVICES = ("identity", "image", "placement", "network", "volume", "compute")
 PASTE = Path(__file__).with_name("paste.ini")
@@ -78,13 +82,22 @@ def load_services(names: Iterable[str] = SERVICES) -> dict[str, Service]:
 
 def settings_class(services: Mapping[str, Service]) -> Any:
     """The shape of altostack.toml: [cloud] and one section a service."""
-    sections: list[Any] = [("cloud", CloudSettings, CloudSettings())]
+    sections: list[Any] = [
+        ("cloud", CloudSettings, CloudSettings()),
+        ("objectstore", ObjectSettings, ObjectSettings()),
+    ]
     for name, service in services.items():
         if service.settings is not None:
             sections.append((name, service.settings, service.settings()))
     return msgspec.defstruct(
         "AltostackSettings", sections, frozen=True, kw_only=True, forbid_unknown_fields=True
     )
+
+
+def object_address(settings: Any) -> tuple[str, int]:
+    """Where the object store listens: (host, port)."""
+    chosen: ObjectSettings = settings.objectstore
+    return chosen.host or settings.cloud.host, chosen.port or settings.cloud.port + 2
 
 
 class Cloud:
@@ -110,8 +123,12 @@ class Cloud:
         self.services = dict(services or load_services())
         cloud: CloudSettings = settings.cloud
         self.url = cloud.public_url.rstrip("/") or f"http://{cloud.host}:{cloud.port}"
+        self.object_address = object_address(settings)
+        self.object_url = settings.objectstore.public_url.rstrip("/") or "http://{}:{}".format(
+            *self.object_address
+        )
         self.secrets = dict(secrets)
-        for name in self.services:
+        for name in (*self.services, "objectstore"):
             self.secrets.setdefault(
                 f"service_password_{name}", _derive(secrets["node_key"], f"service:{name}")
             )
@@ -163,7 +180,7 @@ class Cloud:
             clients={},
             url=self.url + service.prefix,
             cloud=self.facts,
-            drivers=drivers.of_service(name, self.state, self.settings),
+            drivers=drivers.of_service(name, self.state, self.settings, self._objects),
             clock=self._clock,
             node_key=self.secrets["node_key"],
         )
@@ -174,7 +191,42 @@ class Cloud:
         for name, service in self.services.items():
             for kind in (service.type, *service.aliases):
                 found.append((kind, name, self.url + service.endpoint))
+        prefix = self.settings.objectstore.account_prefix
+        found.append(("object-store", "objectstore", f"{self.object_url}/v1/{prefix}%(project_id)s"))
+        found.append(("s3", "s3", self.object_url))
         return found
+
+    def object_store(self) -> Store:
+        """The object store as this process sees it; it needs no database and no bus.
+
+        Raises ValueError for wrong settings, OSError when its folders cannot be used.
+        """
+        from altostack.objectstore import compose
+        from altostack.objectstore.care.key import cluster_key
+        from altostack.objectstore.middleware.acl import RULES
+
+        policy = self.state / "policy" / "objectstore.yaml"
+        return compose.open_store(
+            self.state,
+            self.settings.objectstore,
+            key=cluster_key(self.state),
+            url=self.object_url,
+            tokens=self.tokens,
+            rules=Policy(RULES, policy if policy.exists() else None),
+            clients={"identity": self.client("identity", "objectstore")},
+        )
+
+    def _objects(self, caller: str) -> tuple[Client, Callable[[], str]]:
+        """A client of the object store with the authority of service ``caller``, and the path of its account."""
+        own = ServiceToken(lambda: self._issue(caller), clock=self._clock)
+
+        def account() -> str:
+            bearer = self.tokens.get(own.get())
+            if bearer is None:
+                raise RemoteError("identity", 401, f"the token of service {caller} is worth nothing")
+            return f"/v1/{self.settings.objectstore.account_prefix}{bearer.project_id}"
+
+        return Client("objectstore", HttpTransport(self.object_url), own), account
 
     # ---- neighbours and tokens
 
@@ -283,6 +335,10 @@ class Cloud:
             if runtime.service.bootstrap is not None:
                 runtime.service.bootstrap(runtime)
             progress(f"{name}: ready")
+        from altostack.objectstore import compose
+
+        compose.prepare(self.state, self.settings.objectstore)
+        progress("objectstore: ready")
         self.epoch.bump()
 
     def __call__(self, environ: dict[str, Any], respond: Any) -> Iterable[bytes]:

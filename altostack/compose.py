@@ -4,6 +4,7 @@ api    the APIs, several processes on one shared socket; in-process calls betwee
 work   flows, in as many processes as are asked for; periodic work in the first
 node   the agents of this machine's nodes and their drivers; reaches the services only over HTTP
 web    consoles
+object the object store, on a port of its own
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from altostack import drivers
-from altostack.app import Cloud, load_services, settings_class
+from altostack.app import Cloud, load_services, object_address, settings_class
 from altostack.deploy.role import Progress, Role, RoleContext
 from altostack.deploy.serve import serve
 from altostack.deploy.state import State
@@ -57,7 +58,10 @@ class CloudComposition:
             for secrets in (state.read_secrets(),)
             for name in secrets.__struct_fields__
         }
-        cloud = settings.cloud
+        cloud, objects = settings.cloud, settings.objectstore
+        listen = {"clients": object_address(settings)}
+        if objects.node_host:
+            listen["nodes"] = (objects.node_host, objects.node_port)
         self._bus_url = cloud.bus or state.bus_url
         self._roles = {
             role.name: role
@@ -67,6 +71,7 @@ class CloudComposition:
                 ),
                 Role(name="work", run=self._work, count=cloud.flow_workers),
                 Role(name="node", run=self._node),
+                Role(name="object", run=self._object, count=objects.processes, listen=listen),
                 Role(name="web", run=self._web, listen={"console": (cloud.host, cloud.console_port)}),
             )
         }
@@ -85,10 +90,11 @@ class CloudComposition:
     @property
     def endpoints(self) -> Mapping[str, str]:
         """Service -> public URL."""
-        return {
+        found = {
             name: (self._cloud.url + service.endpoint).replace("/%(project_id)s", "")
             for name, service in self._cloud.services.items()
         }
+        return found | {"objectstore": f"{self._cloud.object_url}/v1", "s3": self._cloud.object_url}
 
     def prepare(self, progress: Progress) -> None:
         """Schemas and first contents."""
@@ -213,6 +219,18 @@ class CloudComposition:
                 if close is not None:
                     close()
         cloud.close()
+
+    def _object(self, context: RoleContext) -> None:
+        from altostack.objectstore.compose import serve_store
+
+        self._cloud.open(self._open_bus())
+        try:
+            serve_store(
+                self._cloud.object_store(), context.listeners, stop=context.stop, ready=context.ready,
+                care=context.index == 1,
+            )  # fmt: skip
+        finally:
+            self._cloud.close()
 
     def _web(self, context: RoleContext) -> None:
         from altostack.compute.console import serve_console

@@ -6,10 +6,12 @@ Every import of a driver is here and late, so that a process that needs none car
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from altostack.kit.clients import Client
 
 _GRACE_SECONDS = 5.0  # in which a guest may end by itself when its node is taken down
 
@@ -20,12 +22,18 @@ def prefix(state: Path, host: str) -> str:
     return f"al{digest[:5]}"
 
 
-def of_service(name: str, state: Path, settings: Any) -> Mapping[str, Any]:
-    """What a service's own processes need: the image service its stores."""
-    if name == "image":
-        from altostack.image.stores import open_stores
+def of_service(
+    name: str, state: Path, settings: Any, objects: Callable[[str], tuple[Client, Callable[[], str]]]
+) -> Mapping[str, Any]:
+    """What a service's own processes need: the image service its stores.
 
-        return {"stores": open_stores(state, settings.image)}
+    objects: service name -> (a client of the object store with that service's authority, the path of its account).
+    """
+    if name == "image":
+        from altostack.image.stores import Objects, open_stores
+
+        client, account = objects(name)
+        return {"stores": open_stores(state, settings.image, Objects(client=client, account=account))}
     return {}
 
 

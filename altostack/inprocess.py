@@ -24,6 +24,8 @@ from altostack.kit.clients import Client
 from altostack.kit.flow import LEASE, Engine
 from altostack.kit.reconcile import Loop
 from altostack.kit.service import Node
+from altostack.objectstore import httpd
+from altostack.objectstore.store import Store
 
 
 class InProcessCloud:
@@ -53,6 +55,8 @@ class InProcessCloud:
         # Passwords of a cloud that lives as long as a test need no slow hash.
         table["identity"] = {"password_rounds": 4, **table.get("identity", {})}
         table["cloud"] = {"simulate": True, "hosts": hosts, "port": port, **table.get("cloud", {})}
+        self._object_door = httpd.listen("127.0.0.1", 0)
+        table["objectstore"] = {"port": self._object_door.getsockname()[1], **table.get("objectstore", {})}
         chosen = msgspec.convert(table, settings_class(loaded))
         self.passwords = {"admin": secrets.token_urlsafe(12), "demo": secrets.token_urlsafe(12)}
         keys = {
@@ -70,6 +74,8 @@ class InProcessCloud:
         self.agents: list[Loop] = []
         self.revive()
         self._tokens: dict[tuple[str, str], str] = {}
+        self._objects: httpd.Server | None = None
+        self._store: Store | None = None
         self._running = False
 
     def revive(self, *, lease: float = LEASE, probe: Callable[[str], None] | None = None) -> None:
@@ -96,6 +102,10 @@ class InProcessCloud:
             raise RuntimeError("this cloud was made with a port of somebody else's")
         self._server.set_app(self.cloud)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True, name="http").start()
+        if self._objects is None:
+            store = self.object_store()
+            assert store.app is not None
+            self._objects = httpd.Server(store.app, self._object_door, threads=8).start()
         return f"{self.cloud.url}/identity/v3"
 
     def stop(self) -> None:
@@ -108,6 +118,9 @@ class InProcessCloud:
             if self._server.get_app() is not None:
                 self._server.shutdown()
             self._server.server_close()
+        if self._objects is not None:
+            self._objects.stop(1.0)
+        self._object_door.close()
         self.cloud.close()
 
     def settle(self, *, rounds: int = 200) -> None:
@@ -119,6 +132,12 @@ class InProcessCloud:
             if ran + sum(engine.drain() for engine in self.engines) == 0:
                 return
         raise RuntimeError(f"the cloud did not settle in {rounds} rounds")
+
+    def object_store(self) -> Store:
+        """The object store, the same for as long as the cloud lives; nothing looks after its devices by itself."""
+        if self._store is None:
+            self._store = self.cloud.object_store()
+        return self._store
 
     # ---- talking to it
 

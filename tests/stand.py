@@ -127,11 +127,11 @@ def running(
     environ: dict[str, str] | None = None,
     settings: str = "",
     keep: bool = False,
-    furnish: Callable[[Path], None] = lambda state: None,
+    furnish: Callable[[Path, int], None] = lambda state, port: None,
 ) -> Iterator[Stand]:
     """A cloud started with ``altostack up`` and these options; taken down and purged at the end, unless kept.
 
-    settings: the text of its altostack.toml. furnish: called with the cloud's folder before it starts.
+    settings: the text of its altostack.toml. furnish: called with the cloud's folder and port before it starts.
     """
     with _folder(keep) as folder:
         port = free_ports()
@@ -139,7 +139,7 @@ def running(
         state.mkdir()
         if settings:
             (state / "altostack.toml").write_text(settings)
-        furnish(state)
+        furnish(state, port)
         command = [sys.executable, "-m", "altostack", "--state", str(state)]
         surroundings = {**os.environ, **(environ or {})}
         began = time.monotonic()

@@ -15,13 +15,14 @@ SUITES = {
     "compute": "Tempest's compute tests",
     "network": "Tempest's network tests",
     "volume": "Tempest's volume tests",
+    "objectstore": "Tempest's object storage tests",
     "placement": "the placement service's own API tests and those of osc-placement's commands",
 }
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "\n".join(f"{name:<10} {text}" for name, text in SUITES.items())
+    parser.epilog = "\n".join(f"{name:<11} {text}" for name, text in SUITES.items())
     parser.add_argument("suite", choices=SUITES, help="what to run")
     parser.add_argument(
         "--regex", metavar="TEXT", help="only tests whose names match this regular expression"

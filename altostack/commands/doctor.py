@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from altostack.app import object_address
 from altostack.commands import CommandError
 from altostack.commands.common import read_options, state_of
 from altostack.compose import load_settings
@@ -52,7 +53,7 @@ def _checks(state: State) -> Iterator[Check]:
     """The settings, then the machine; the ports only while the cloud itself does not have them."""
     ports: dict[str, tuple[str, int]] = {}
     try:
-        cloud = load_settings(state, **read_options(state).overrides()).cloud
+        settings = load_settings(state, **read_options(state).overrides())
     except (ConfigError, CommandError) as error:
         yield Check(name="settings", ok=False, found=str(error), fix="correct the file", anyway=True)
     else:
@@ -60,5 +61,10 @@ def _checks(state: State) -> Iterator[Check]:
             name="settings", ok=True, found=str(state.settings) if state.settings.exists() else "defaults"
         )
         if not (state.exists and progress.supervisor(state)):
-            ports = {"API": (cloud.host, cloud.port), "consoles": (cloud.host, cloud.console_port)}
+            cloud = settings.cloud
+            ports = {
+                "API": (cloud.host, cloud.port),
+                "consoles": (cloud.host, cloud.console_port),
+                "object store": object_address(settings),
+            }
     yield from survey(state, ports)

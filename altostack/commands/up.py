@@ -26,7 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="simulated drivers: no root, no hypervisor (kept for this cloud)",
     )
     parser.add_argument(
-        "--port", type=_port, help="the API's port; consoles take the next one (kept for this cloud)"
+        "--port",
+        type=_port,
+        help="the API's port; consoles take the next one, objects the one after (kept for this cloud)",
     )
     parser.add_argument("--foreground", action="store_true", help="stay until Ctrl-C, then stop the cloud")
 
@@ -130,6 +132,6 @@ def _finish_in_child(state: State, composition: Composition, settings: Any, tell
 
 def _port(text: str) -> int:
     number = int(text)
-    if not 0 < number < 65535:
-        raise argparse.ArgumentTypeError("a port is between 1 and 65534")
+    if not 0 < number < 65534:
+        raise argparse.ArgumentTypeError("a port is between 1 and 65533")
     return number

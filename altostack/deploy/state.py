@@ -40,6 +40,7 @@ _FOLDERS: Final = {
     "keys": 0o700,
     "images": 0o711,  # a hypervisor's own user may reach a file it is told of, and may not look around
     "image-staging": 0o700,
+    "objectstore": 0o700,
     "image-cache": 0o700,
     "volumes": 0o711,
     "nodes": 0o711,

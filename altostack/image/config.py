@@ -13,12 +13,15 @@ class Store(Base, frozen=True, kw_only=True):
     """[image.stores.<name>]: one place for bits.
 
     type: "file" keeps them in the folder ``path`` (default: ``images`` in the cloud's folder for the default store,
-    ``images-<name>`` for others); "http" only reads what lies at an address that an image names. weight: the heaviest
-    store that holds an image is read from.
+    ``images-<name>`` for others); "objectstore" keeps them as large objects, of at most ``segment_size`` bytes a piece,
+    in ``container`` of the service project; "http" only reads what lies at an address that an image names. weight: the
+    heaviest store that holds an image is read from.
     """
 
-    type: Literal["file", "http"] = "file"
+    type: Literal["file", "http", "objectstore"] = "file"
     path: str = ""
+    container: str = "images"
+    segment_size: int = 200 << 20
     description: str = ""
     weight: int = 0
 

@@ -55,8 +55,12 @@ def stores_detail(call: Call) -> dict[str, Any]:
     known = stores_of(call.runtime)
     found = []
     for one, name in _stores(call):
-        kind = known.spec(name).type
-        properties = {"thin_provisioning": False, "chunk_size": 1 << 20} if kind == "file" else {}
+        spec = known.spec(name)
+        kind, properties = spec.type, dict[str, Any]()
+        if kind == "file":
+            properties = {"thin_provisioning": False, "chunk_size": 1 << 20}
+        elif kind == "objectstore":
+            properties = {"container": spec.container, "large_object_chunk_size": spec.segment_size}
         found.append({**one, "type": kind, "properties": properties})
     return {"stores": found}
 

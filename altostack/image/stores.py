@@ -1,12 +1,12 @@
 """The stores by name, and where an image's bits are: its locations.
 
 A location is ``{"url": ..., "metadata": {"store": name, ...}}``. Bits that the service keeps itself are at
-``file://<store>/<image id>``: a name, never a path.
+``file://<store>/<image id>`` or ``objectstore://<store>/<image id>``: a name, never a path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from altostack.image import fetch
 from altostack.image.config import Settings, Store
 from altostack.image.drivers.base import ImageStore, NoBits
 from altostack.image.drivers.file import FileStore
+from altostack.image.drivers.objectstore import ObjectStore
+from altostack.kit.clients import Client
 from altostack.kit.service import Runtime
 
 Location = dict[str, Any]
@@ -62,7 +64,7 @@ class Stores:
 
     def own(self, name: str, image_id: str) -> Location:
         """The location of an image in a store that is kept here."""
-        return {"url": f"file://{name}/{image_id}", "metadata": {"store": name}}
+        return {"url": f"{self.spec(name).type}://{name}/{image_id}", "metadata": {"store": name}}
 
     def kept_in(self, locations: list[Location]) -> list[str]:
         """The names of the stores among ``locations`` whose bits the service keeps itself."""
@@ -104,16 +106,32 @@ class Stores:
         self.cache.delete(image_id)
 
 
-def open_stores(folder: Path, settings: Settings) -> Stores:
+@dataclass(frozen=True, kw_only=True)
+class Objects:
+    """The object store, for those image stores that rest on it; ``account``: the path of ours there."""
+
+    client: Client
+    account: Callable[[], str]
+
+
+def open_stores(folder: Path, settings: Settings, objects: Objects | None = None) -> Stores:
     """The stores that the settings name, below the cloud's ``folder``. Raises ValueError for wrong settings."""
     default = settings.stores.get(settings.default_store)
-    if default is None or default.type != "file":
-        raise ValueError(f"[image] default_store {settings.default_store!r} is no store of type file")
+    if default is None or default.type == "http":
+        raise ValueError(
+            f"[image] default_store {settings.default_store!r} is no store that can be written to"
+        )
     kept: dict[str, ImageStore] = {}
     for name, spec in settings.stores.items():
         if spec.type == "file":
             usual = "images" if name == settings.default_store else f"images-{name}"
             kept[name] = FileStore(Path(spec.path) if spec.path else folder / usual)
+        elif spec.type == "objectstore":
+            if objects is None:
+                raise ValueError(f"[image.stores.{name}] there is no object store here")
+            kept[name] = ObjectStore(
+                objects.client, objects.account, container=spec.container, segment_size=spec.segment_size
+            )
     return Stores(
         settings=settings,
         kept=kept,

@@ -65,7 +65,8 @@ def fetch(
     limit = _limit(call, dialect)
     if limit == 0:
         return [], False
-    query = _ordered(resource.row, tuple(resource.unlisted), tuple(order)).where(*conditions)
+    row: Any = resource.row
+    query = _ordered(row, tuple(resource.unlisted), tuple(order)).where(*conditions)
     if options:
         query = query.options(*options)
     rows = list(call.session.execute(query.limit(limit + 1)).scalars())

@@ -58,9 +58,10 @@ class Loop:
                 self._everything = True
         self._wake.set()
 
-    def start(self, bus: Bus) -> None:
-        """Listen and run until `stop`."""
+    def start(self, bus: Bus | None) -> None:
+        """Listen and run until `stop`. A loop without topics needs no bus."""
         for topic in self.topics:
+            assert bus is not None, f"{self.name} waits for bells"
             bus.listen(topic, self.nudge)
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()

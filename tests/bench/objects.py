@@ -67,10 +67,10 @@ class Side:
 # ---- the sides
 
 
-def furnish(copies: int) -> Callable[[Path], None]:
+def furnish(copies: int) -> Callable[[Path, int], None]:
     """Rings of that many copies on as many devices, in the folder of a cloud that is not started yet."""
 
-    def make(state: Path) -> None:
+    def make(state: Path, port: int) -> None:
         rings, settings = rings_folder(state), Settings()
         rings.mkdir(parents=True)
         for name in ("account", "container", "object"):

@@ -310,7 +310,7 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["up", "--port", "0"])
     assert caught.value.code == 2
-    assert "between 1 and 65534" in capsys.readouterr().err
+    assert "between 1 and 65533" in capsys.readouterr().err
 
 
 def test_help_imports_little() -> None:

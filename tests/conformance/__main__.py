@@ -46,7 +46,9 @@ def main() -> int:
             url = stack.enter_context(cloud.served(folder))
             text = cloud.SETTINGS + cloud.IMAGES.format(host=urlsplit(url).netloc)
         _tell("starting a simulated cloud")
-        stand = stack.enter_context(running("--simulate", settings=text, keep=arguments.keep))
+        stand = stack.enter_context(
+            running("--simulate", settings=text, keep=arguments.keep, furnish=cloud.furnish)
+        )
         if arguments.suite == "placement":
             variables = placement.variables(stand)
         else:

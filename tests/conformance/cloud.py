@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
+from altostack.objectstore import sync
 from tests.conformance.suites import Suite
 from tests.stand import Stand
 
@@ -20,6 +22,13 @@ from tests.stand import Stand
 SETTINGS = """\
 [cloud]
 hosts = ["node-1", "node-2"]
+
+[objectstore.policies.standard]
+index = 0
+default = true
+
+[objectstore.policies.silver]
+index = 1
 
 [identity]
 password_rounds = 4
@@ -55,6 +64,13 @@ _AVAILABLE = {
     "cinder": "volume", "neutron": "network", "glance": "image", "nova": "compute", "swift": "object-store",
 }  # fmt: skip
 _ROLES = ("ResellerAdmin",)
+
+
+def furnish(state: Path, port: int) -> None:
+    """What a cloud finds in its folder when it starts: a realm with itself as the only cluster, so that containers are
+    kept in step with each other."""
+    realm = f"[realm1]\nkey = {token_hex(16)}\ncluster_name1 = http://127.0.0.1:{port + 2}/v1/\n"
+    (state / sync.FILE).write_text(realm)
 
 
 class Furnished:
@@ -158,6 +174,8 @@ def settings(furnished: Furnished, suite: Suite, folder: Path, images_url: str) 
     }
     for group in ("compute", "volume", "placement"):
         found[group] = {"max_microversion": "latest"}
+    found["object-storage"] = {"container_sync_timeout": 120, "container_sync_interval": 2}
+    found["object-storage-feature-enabled"] = {"discoverable_apis": "all"}
     found["compute"] |= {"min_compute_nodes": 2, "build_interval": 1, "build_timeout": 60}
     found["volume"] |= {"build_interval": 1, "build_timeout": 60}
     if "image" in present:

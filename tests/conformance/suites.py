@@ -31,6 +31,7 @@ SUITES: Mapping[str, Suite] = {
     ),
     "network": Suite(packages=("tempest",), tests=(r"tempest\.api\.network\.",), networks=True),
     "volume": Suite(packages=("tempest",), tests=(r"tempest\.api\.volume\.",), networks=True),
+    "objectstore": Suite(packages=("tempest",), tests=(r"tempest\.api\.object_storage\.",)),
     "placement": Suite(
         packages=(
             "openstack-placement",

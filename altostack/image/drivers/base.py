@@ -10,6 +10,8 @@ from typing import Protocol
 class StoreError(Exception):
     """The store could not do what it was asked."""
 
+    expected = True
+
 
 class StoreFull(StoreError):
     """No space is left."""
