@@ -86,7 +86,15 @@ class Content:
         try:
             if size < 0:
                 return b"".join(iter(lambda: self._read(CHUNK), b""))
-            return self._read(size)
+            part = self._read(size)
+            if len(part) == size or not part:
+                return part
+            parts = [part]  # less only at the end: whoever reads takes a short piece for that
+            size -= len(part)
+            while size and (part := self._read(size)):
+                parts.append(part)
+                size -= len(part)
+            return b"".join(parts)
         except (S3Error, ClientGone) as error:
             self.trouble = error
             raise
