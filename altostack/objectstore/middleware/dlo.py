@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from typing import Any, Final
-from urllib.parse import unquote, urlencode
+from urllib.parse import urlencode
 
 from altostack.objectstore.http import Content, Handler, Place, Refusal, Request, Response, ask
 from altostack.objectstore.middleware.joined import Piece, open_pieces
@@ -22,6 +22,7 @@ from altostack.objectstore.middleware.shape import (
     failed,
     parameters,
     sliced,
+    unquoted,
 )
 from altostack.objectstore.proxy import conditions
 from altostack.objectstore.store import Store
@@ -54,10 +55,10 @@ class DynamicLargeObjects:
             headers[WHOLE_IF] = also(headers.get(WHOLE_IF), MANIFEST)
             response = self._app(request)
             said = response.headers.get(MANIFEST)
-            if said is None or response.status not in (200, 206, 304, 412, 416):
+            if not said or response.status not in (200, 206, 304, 412, 416):
                 return response
             response.close()
-            return self._large(request, place, response.headers, unquote(said))
+            return self._large(request, place, response.headers, unquoted(said))
         if method == "PUT" and MANIFEST in headers:
             _check(headers[MANIFEST])
         return self._app(request)
@@ -152,5 +153,5 @@ def _etag(entry: Entry) -> str:
 
 def _check(said: str) -> None:
     container, _, prefix = said.partition("/")
-    if not container or not prefix or "?" in said or "&" in said or prefix.startswith("/"):
+    if not unquoted(said) or not container or not prefix or "?" in said or "&" in said or prefix.startswith("/"):
         raise Refusal(400, "X-Object-Manifest must be in the format container/prefix")

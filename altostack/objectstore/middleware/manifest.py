@@ -45,7 +45,7 @@ def parse(text: bytes, request: Request) -> list[Wish]:
     """The segments of a manifest that a client sent. Raises Refusal(400) that says what is wrong with which."""
     try:
         given = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Refusal(400, "Manifest must be valid JSON.\n") from None
     if not isinstance(given, list):
         raise Refusal(400, "Manifest must be a list.\n")

@@ -75,25 +75,28 @@ def setting(store: Store, account: str, container: str, name: str) -> str:
     return found[0] if found is not None else ""
 
 
+def unquoted(value: str) -> str:
+    """A quoted header value; "" for one that is not UTF-8 or holds NULL."""
+    try:
+        text = unquote(value, errors="strict")
+        text.encode()
+    except UnicodeError:
+        return ""
+    return "" if "\0" in text else text
+
+
 def two_parts(value: str, header: str) -> tuple[str, str]:
     """(container, object) that a quoted header value names, with or without a slash in front. Raises Refusal(412)."""
-    try:
-        path = unquote(value, errors="strict").removeprefix("/")
-    except UnicodeDecodeError:
-        path = ""
-    container, _, name = path.partition("/")
-    if not container or not name or "\0" in path:
+    container, _, name = unquoted(value).removeprefix("/").partition("/")
+    if not container or not name:
         raise Refusal(412, f"{header} header must be of the form <container name>/<object name>")
     return container, name
 
 
 def account_name(value: str) -> str:
     """The account that a quoted header value names. Raises Refusal(412)."""
-    try:
-        name = unquote(value, errors="strict")
-    except UnicodeDecodeError:
-        name = ""
-    if not name or "/" in name or "\0" in name:
+    name = unquoted(value)
+    if not name or "/" in name:
         raise Refusal(412, "Account name cannot contain slashes")
     return name
 

@@ -319,6 +319,8 @@ class Versioned:
             if not unlinked.good and unlinked.status != 404:
                 raise Refusal(unlinked.status)
             current = None
+        elif drained(ask(self._app, self._inner("HEAD", version))).status == 404:
+            raise Refusal(404)  # no tombstone for what never was
         response = ask(self._app, self._inner("DELETE", version))
         response.headers |= {VERSION_ID: version, CURRENT_ID: current or "null"}
         return response

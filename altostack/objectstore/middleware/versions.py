@@ -15,7 +15,7 @@ from altostack.objectstore.middleware import hidden, symlink
 from altostack.objectstore.middleware.history import History
 from altostack.objectstore.middleware.options import Wrap, flag, store_of
 from altostack.objectstore.middleware.report import wanted_format
-from altostack.objectstore.middleware.shape import again, drained, failed, setting, true
+from altostack.objectstore.middleware.shape import again, drained, failed, setting, true, unquoted
 from altostack.objectstore.middleware.versioned import OURS, Versioned
 from altostack.objectstore.middleware.versionlist import Versions, show_current, show_markers
 from altostack.objectstore.store import Store
@@ -201,8 +201,8 @@ class KeptVersions:
         if location:
             if not self._older:
                 raise Refusal(412, "Versioned Writes is disabled")
-            name = unquote(location)
-            if "/" in name or name.startswith(hidden.MARK) or "\0" in name:
+            name = unquoted(location)
+            if not name or "/" in name or name.startswith(hidden.MARK):
                 raise Refusal(412, "Container name cannot contain slashes")
             headers[SYS_LOCATION] = location
             headers[SYS_MODE] = "history" if history else "stack"
