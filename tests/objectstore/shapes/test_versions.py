@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from altostack.objectstore.http import Bytes, Request, ask
 from altostack.objectstore.middleware import hidden
 from altostack.objectstore.middleware.versioned import CHANGE_VERSION
 from tests.objectstore.shapes.clients import limited
-from tests.objectstore.shapes.conftest import PIPELINE
-from tests.objectstore.world import World, run_together, world
+from tests.objectstore.world import World, run_together
 
 MARKER = "application/x-deleted;swift_versions_deleted=1"
 
@@ -371,52 +368,49 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
-def test_as_the_model_says(steps: list[tuple[str, int]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        store = world(Path(folder), pipeline=PIPELINE)
-        store.put("/v1/a/v", x_versions_enabled="true")
-        model = Model()
-        for step, number in steps:
-            chosen, content = (
-                model.versions[number % len(model.versions)] if model.versions else ("1.0", None)
-            )
-            if step == "put":
-                version = put(store, b"x" * number)
-                model.versions.append((version, b"x" * number))
-                model.current = version
-            elif step == "delete":
-                answer = store.delete("/v1/a/v/o")
-                assert answer.status == (204 if model.current else 404)
-                model.versions.append((answer.headers["x-object-version-id"], None))
+def test_as_the_model_says(kept: World, steps: list[tuple[str, int]]) -> None:
+    store, model = kept, Model()
+    for entry in versions(store):
+        store.delete("/v1/a/v/o", query={"version-id": entry["version_id"]})
+    for step, number in steps:
+        chosen, content = model.versions[number % len(model.versions)] if model.versions else ("1.0", None)
+        if step == "put":
+            version = put(store, b"x" * number)
+            model.versions.append((version, b"x" * number))
+            model.current = version
+        elif step == "delete":
+            answer = store.delete("/v1/a/v/o")
+            assert answer.status == (204 if model.current else 404)
+            model.versions.append((answer.headers["x-object-version-id"], None))
+            model.current = None
+        elif step == "restore":
+            answer = store.put("/v1/a/v/o", query={"version-id": chosen})
+            assert answer.status == (404 if content is None else 201)
+            if content is not None:
+                model.current = chosen
+        elif step == "drop":
+            answer = store.delete("/v1/a/v/o", query={"version-id": chosen})
+            assert answer.status == (204 if model.versions else 404)
+            model.versions = [one for one in model.versions if one[0] != chosen]
+            if model.current == chosen:
                 model.current = None
-            elif step == "restore":
-                answer = store.put("/v1/a/v/o", query={"version-id": chosen})
-                assert answer.status == (404 if content is None else 201)
-                if content is not None:
-                    model.current = chosen
-            elif step == "drop":
-                answer = store.delete("/v1/a/v/o", query={"version-id": chosen})
-                assert answer.status == (204 if model.versions else 404)
-                model.versions = [one for one in model.versions if one[0] != chosen]
-                if model.current == chosen:
-                    model.current = None
-            else:
-                assert store.post("/v1/a/v/o").status == (202 if model.current else 404)
-            assert [
-                (one["version_id"], one["is_latest"], one["bytes"]) for one in versions(store)
-            ] == model.listing()
-            seen = store.get("/v1/a/v/o")
-            assert seen.status == (200 if model.current else 404)
-            if model.current:
-                assert seen.read() == dict(model.versions)[model.current]
-            for version, content in model.versions:
-                got = store.get("/v1/a/v/o", query={"version-id": version})
-                assert (got.status, got.read() if content is not None else None) == (
-                    200 if content is not None else 404,
-                    content,
-                )
+        else:
+            assert store.post("/v1/a/v/o").status == (202 if model.current else 404)
+        assert [
+            (one["version_id"], one["is_latest"], one["bytes"]) for one in versions(store)
+        ] == model.listing()
+        seen = store.get("/v1/a/v/o")
+        assert seen.status == (200 if model.current else 404)
+        if model.current:
+            assert seen.read() == dict(model.versions)[model.current]
+        for version, content in model.versions:
+            got = store.get("/v1/a/v/o", query={"version-id": version})
+            assert (got.status, got.read() if content is not None else None) == (
+                200 if content is not None else 404,
+                content,
+            )
 
 
 @given(
