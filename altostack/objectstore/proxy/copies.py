@@ -35,7 +35,11 @@ class Copies:
         self._store, self._crew = store, crew
 
     def needed(self, site: Site) -> int:
-        """How many devices have to take a change."""
+        """How many devices have to take a new version."""
+        return quorum(len(site.primaries))
+
+    def needed_for_change(self, site: Site) -> int:
+        """How many have to take a deletion, or other metadata."""
         return quorum(len(site.primaries))
 
     # ---- reading
@@ -101,7 +105,9 @@ class Copies:
 
     def put(self, site: Site, upload: Upload) -> None:
         length = upload.body.length
-        if upload.content is not None or (length is not None and length <= _SMALL):
+        # Whether nothing is there has to be known of all devices before one of them has something.
+        careful = upload.absent and len(site.primaries) > 1
+        if upload.content is not None or (length is not None and length <= _SMALL and not careful):
             self._put_small(site, upload)
         else:
             self._put_large(site, upload)
@@ -131,7 +137,10 @@ class Copies:
         lanes = open_lanes(
             self._crew, site, needed,
             lambda target: target.node.write(
-                target.spot, upload.timestamp, size=upload.body.length, absent=upload.absent
+                target.spot,
+                upload.timestamp,
+                size=None if upload.absent else upload.body.length,  # with a size it would be looked at later
+                absent=upload.absent,
             ),
         )  # fmt: skip
         try:
@@ -158,7 +167,7 @@ class Copies:
         def update(target: Target) -> None:
             target.node.update(target.spot, timestamp, metadata, updates[target.index])
 
-        needed = self.needed(site)
+        needed = self.needed_for_change(site)
         results = list(self._crew.write(site, update, needed))
         if any(isinstance(one, Missing) for one in results):
             self._post_elsewhere(site, results, update, needed)
@@ -188,7 +197,7 @@ class Copies:
         def delete(target: Target) -> bool:
             return target.node.delete(target.spot, timestamp, updates[target.index], name=name)
 
-        needed = self.needed(site)
+        needed = self.needed_for_change(site)
         return any(settle(self._crew.write(site, delete, needed), needed))
 
 

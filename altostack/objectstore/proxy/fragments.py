@@ -30,6 +30,10 @@ class Fragments(Copies):
     def needed(self, site: Site) -> int:
         return self._coder.quorum
 
+    def needed_for_change(self, site: Site) -> int:
+        # Whoever reads must meet one device at least that knows of a deletion.
+        return max(super().needed_for_change(site), len(site.primaries) - self._coder.erasure.data + 1)
+
     # ---- reading
 
     def find(self, site: Site, *, newest: bool = False) -> Found:
@@ -47,7 +51,7 @@ class Fragments(Copies):
         coder, crew = self._coder, self._crew
         needed = self.needed(site)
         length = upload.body.length
-        size = None if length is None else coder.fragment(length, coder.erasure.segment)
+        size = None if length is None or upload.absent else coder.fragment(length, coder.erasure.segment)
         lanes = open_lanes(
             crew, site, needed,
             lambda target: target.node.write(
@@ -154,6 +158,20 @@ class _Hunt:
             raise Refusal(503)
         raise Missing(self._tombstone or None)
 
+    def version(self, timestamp: str) -> dict[int, _Source]:
+        """Enough fragments of one version. Raises Missing."""
+        self._durable.add(timestamp)
+        for target in self._site.readers():
+            if len(self._found.get(timestamp, ())) >= self._coder.erasure.data:
+                break
+            self._look(target, None, None)
+        found = self._one_by_one()
+        wanted = {} if found is None else self._found.pop(timestamp)
+        self.close()
+        if found is None:
+            raise Missing
+        return wanted
+
     def close(self) -> None:
         """Close all that was found."""
         for sources in self._found.values():
@@ -249,18 +267,7 @@ class Whole:
         )
 
     def again(self, start: int, stop: int) -> Content:
-        hunt = _Hunt(self._coder, self._site)
-        try:
-            for target in self._site.readers():
-                hunt._look(target, None, None)
-            held = hunt._found.pop(self.timestamp, {})
-        finally:
-            hunt.close()
-        if len(held) < self._coder.erasure.data:
-            for source in held.values():
-                source.close()
-            raise Missing
-        self._sources = held
+        self._sources = _Hunt(self._coder, self._site).version(self.timestamp)
         return self.content(start, stop)
 
     def close(self) -> None:

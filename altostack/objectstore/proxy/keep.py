@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from altostack.objectstore.http import Body, Content, Refusal
+from altostack.objectstore.http import Body, ClientGone, Content, Refusal
 from altostack.objectstore.proxy.spread import Site
 from altostack.objectstore.storage import Update
 
@@ -56,6 +56,11 @@ class Upload:
     _sum: hashlib._Hash = field(default_factory=lambda: hashlib.md5(usedforsecurity=False))
     _size: int = 0
 
+    @property
+    def spent(self) -> bool:
+        """Whether the body cannot be written a second time."""
+        return self._size > 0 and self.content is None
+
     def read(self, size: int) -> bytes:
         """The next bytes; less than ``size`` at the end alone. Raises ClientGone, Refusal(413)."""
         part = self.body.read(size)
@@ -67,7 +72,12 @@ class Upload:
         return part
 
     def finish(self) -> dict[str, str]:
-        """The finished metadata, when all has been read. Raises Refusal(422) for a body that is not what was said."""
+        """The finished metadata, when all has been read.
+
+        Raises Refusal(422) for a body that has another sum than was said, ClientGone for one of another length.
+        """
+        if self.body.length is not None and self.body.length != self._size:
+            raise ClientGone(f"{self._size} bytes came of {self.body.length}")
         told = self._sum.hexdigest()
         if self.etag is not None and self.etag != told:
             raise Refusal(422)

@@ -72,4 +72,4 @@ def read_info(store: Store, account: str, container: str | None = None) -> Info:
             raise Missing(info.deleted)
         return info
 
-    return first(site_of(store, account, container), ask)
+    return first(site_of(store, account, container), ask, lambda info: info.put)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from altostack.objectstore.proxy.spread import Crew, Site, Target, settle
-from altostack.objectstore.storage import DeviceGone, Metadata, StorageError, Update, Writer
+from altostack.objectstore.storage import DeviceGone, Exists, Metadata, StorageError, Update, Writer
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,10 @@ class Lane:
 
 
 def open_lanes(crew: Crew, site: Site, needed: int, begin: Callable[[Target], Writer]) -> list[Lane]:
-    """A lane to each primary, or to a handoff in its place; at least ``needed``. Raises as `settle`."""
+    """A lane to each primary, or to a handoff in its place; at least ``needed``.
+
+    Raises Exists when one device says so, else as `settle`.
+    """
 
     def one(target: Target) -> Lane:
         return Lane(target, begin(target))
@@ -107,6 +110,9 @@ def open_lanes(crew: Crew, site: Site, needed: int, begin: Callable[[Target], Wr
     results = crew.write(site, one, needed, anew=True)
     lanes = [result for result in results if isinstance(result, Lane)]
     try:
+        for result in results:
+            if isinstance(result, Exists):
+                raise result
         settle(results, needed)
     except BaseException:
         for lane in lanes:

@@ -118,7 +118,7 @@ class Objects:
         try:
             keep.put(site, upload)
         except Exists:
-            if not self._gone(keep, site):
+            if upload.spent or not self._gone(keep, site):
                 raise Refusal(412) from None
             upload.absent = False
             keep.put(site, upload)

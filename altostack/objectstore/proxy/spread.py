@@ -256,13 +256,18 @@ def settle(results: Sequence[T | StorageError], needed: int) -> list[T]:
     raise Refusal(503)
 
 
-def first(site: Site, call: Callable[[Target], T]) -> T:
-    """The first answer. Raises Missing when enough nodes say so, Refusal(503) when too few answer."""
+def first(site: Site, call: Callable[[Target], T], stamp: Callable[[T], str] | None = None) -> T:
+    """The first answer. Raises Missing when enough nodes say so, Refusal(503) when too few answer.
+
+    stamp: says when an answer was true; one from before a deletion that another copy knows of does not count.
+    """
     missing: list[Missing] = []
     silent = 0
     for at, target in enumerate(site.readers()):
         try:
-            return call(target)
+            found = call(target)
+            if stamp is None or not missing or stamp(found) > max(one.timestamp or "" for one in missing):
+                return found
         except Missing as error:
             if at < len(site.primaries) or error.timestamp is not None:
                 missing.append(error)

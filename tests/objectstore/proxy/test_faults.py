@@ -136,6 +136,21 @@ def test_a_copy_that_missed_a_change(three: World) -> None:
     assert three.get("/v1/a/c/o", x_newest="true").status == 404
 
 
+def test_one_copy_is_enough_to_be_there(three: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = faulty(three)
+    own = holders(three, "a", "c", "o")
+    node.gone = {own[0]} | (EVERY - set(own))
+    three.put("/v1/a/c/o", b"first")
+    node.gone = {own[1]} | (EVERY - set(own))
+    assert three.put("/v1/a/c/o", b"second", if_none_match="*").status == 412
+    node.gone = set()
+    assert three.get("/v1/a/c/o", x_newest="true").read() == b"first"
+    elsewhere(three, monkeypatch)
+    assert three.put("/v1/a/c/o", b"second", if_none_match="*").status == 412
+    assert three.put("/v1/a/c/p", b"second", if_none_match="*").status == 201
+    assert three.get("/v1/a/c/o", x_newest="true").read() == b"first"
+
+
 def test_nobody_answers(three: World) -> None:
     three.put("/v1/a/c/o", b"x")
     three.head("/v1/a/c/o")

@@ -107,6 +107,13 @@ def test_a_body_that_ends_early_leaves_nothing(one: World) -> None:
     assert not [path for path in leftovers if path.stat().st_size >= 300_000]
 
 
+def test_a_body_of_another_length_than_it_says(one: World) -> None:
+    for size, said in ((10, 11), (300_000, 300_001), (300_000, 299_000)):
+        with pytest.raises(ClientGone):
+            one.put("/v1/a/c/o", Stream([b"x" * size], said))
+        assert one.get("/v1/a/c/o").status == 404
+
+
 def _gone() -> Iterator[bytes]:
     yield b"x"
     raise ClientGone("gone")
