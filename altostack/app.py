@@ -211,6 +211,7 @@ class Cloud:
             self.settings.objectstore,
             key=cluster_key(self.state),
             url=self.object_url,
+            region=self.settings.cloud.region,
             tokens=self.tokens,
             rules=Policy(RULES, policy if policy.exists() else None),
             clients={"identity": self.client("identity", "objectstore")},

@@ -52,11 +52,11 @@ class Store:
     """What one process holds of the object store.
 
     folder: the cloud's folder. local: this machine's devices; remote: makes the client of another node's. key: what
-    the nodes of the cluster know each other by. tokens, rules: None where no identity service is. epoch: moves when
-    an account or a container changes, so that what is remembered of them is looked up again. clients: the identity
-    service and others, for handlers that ask them. app: the whole pipeline, set when it is made. facts: what /info
-    tells, section -> words; each handler adds its own when it is made. handlers: what handlers leave for the daemons, by
-    their names.
+    the nodes of the cluster know each other by. region: the cloud's. tokens, rules: None where no identity service
+    is. epoch: moves when an account or a container changes, so that what is remembered of them is looked up again.
+    clients: the identity service and others, for handlers that ask them. app: the whole pipeline, set when it is
+    made. facts: what /info tells, section -> words; each handler adds its own when it is made. handlers: what
+    handlers leave for the daemons, by their names.
     """
 
     folder: Path
@@ -69,6 +69,7 @@ class Store:
     clock: Clock
     epoch: Epoch
     url: str = ""
+    region: str = ""
     tokens: TokenCache | None = None
     rules: Policy | None = None
     clients: Mapping[str, Client] = field(default_factory=dict)

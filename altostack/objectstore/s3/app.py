@@ -40,7 +40,7 @@ def factory(conf: dict[str, Any], **local: str) -> Wrap:
     notify_hosts: host or network[:port] to which events may be sent, beside public addresses.
     """
     store = store_of(conf)
-    region = words(local.get("location", "us-east-1"))
+    region = words(local.get("location", f"us-east-1 {store.region}"))
     found: list[keys.Keys] = [file_keys(conf, local, store.settings.account_prefix)]
     identity = store.clients.get("identity")
     if identity is not None and store.tokens is not None:
