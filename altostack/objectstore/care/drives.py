@@ -111,17 +111,17 @@ def block_device(path: Path) -> str:
     return link.rpartition("/")[2]
 
 
-def kernel_complaints(source: Path) -> dict[str, int]:
+def kernel_complaints(source: Path, now: float | None = None) -> dict[str, int]:
     """How often the kernel's log of the last hour speaks of errors, by block device; nothing where it cannot be read.
 
-    A record (kmsg(4) of Linux): ``priority,sequence,microseconds since boot,flags;text``.
+    now: seconds since boot, by default what the kernel says. A record (kmsg(4) of Linux): ``priority,sequence,microseconds since boot,flags;text``.
     """
     found: dict[str, int] = {}
     try:
         descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return found
-    since = (time.clock_gettime(time.CLOCK_BOOTTIME) - _WINDOW) * 1e6
+    since = ((time.clock_gettime(time.CLOCK_BOOTTIME) if now is None else now) - _WINDOW) * 1e6
     try:
         while True:
             try:

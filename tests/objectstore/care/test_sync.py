@@ -1,0 +1,113 @@
+"""Container sync between two clusters, and files that move while partitions are doubled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from altostack.objectstore import sync
+from altostack.objectstore.care.drives import audit_drives, examine, kernel_complaints
+from altostack.objectstore.care.sync import Sender
+from tests.objectstore.care.cluster import Cluster
+from tests.objectstore.world import World, world
+
+
+class Two:
+    """A cluster that sends and one that receives."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "there").mkdir()
+        (folder / "here").mkdir()
+        write_realms(folder / "there", "http://127.0.0.1:1")  # it needs to know the key alone
+        self.there: World = world(folder / "there", pipeline="container_sync service")
+        write_realms(folder / "here", self.there.serve())
+        self.here = Cluster(folder / "here", pipeline="container_sync service")
+        keys = {"x_container_sync_key": "of the owner"}
+        assert self.there.put("/v1/b/copy", **keys).status == 201
+        to = self.here.w.put("/v1/a/c", x_container_sync_to="//shared/there/b/copy", **keys)
+        assert to.status == 201
+        self.sender = Sender(self.here.care)
+
+    def send(self) -> dict[str, int]:
+        did: dict[str, int] = {}
+        for name in self.here.names:
+            for what, number in self.sender.run(name).did.items():
+                did[what] = did.get(what, 0) + number
+        self.trouble = [text for one in self.here.care.reports.all() for text in one.trouble]
+        return did
+
+
+def write_realms(folder: Path, url: str) -> None:
+    (folder / sync.FILE).write_text(f"[shared]\nkey = of the realm\ncluster_there = {url}/v1\n")
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Two:
+    return Two(tmp_path)
+
+
+def test_changes_arrive_with_their_times(two: Two) -> None:
+    for number in range(6):
+        two.here.w.put(
+            f"/v1/a/c/o {number}", b"%d" % number * 70_000, x_object_meta_n=str(number), content_type="x/y"
+        )
+    assert two.send() == {"containers": 3, "sent": 6}, two.trouble
+    for number in range(6):
+        got = two.there.get(f"/v1/b/copy/o {number}")
+        assert got.read() == b"%d" % number * 70_000
+        assert (got.headers["x-object-meta-n"], got.headers["content-type"]) == (str(number), "x/y")
+        mine = two.here.w.head(f"/v1/a/c/o {number}")
+        assert got.headers["x-timestamp"] == mine.headers["x-timestamp"]
+    two.here.w.delete("/v1/a/c/o 3")
+    assert two.send() == {"containers": 3, "sent": 1}
+    assert two.there.get("/v1/b/copy/o 3").status == 404
+    assert two.send() == {"containers": 3}
+
+
+def test_what_cannot_be_sent_is_sent_later(two: Two) -> None:
+    two.here.w.put("/v1/a/c/o", b"x")
+    for server in two.there.servers:
+        server.stop(1.0)
+    did = two.send()
+    assert did["failed"] >= 1
+    assert "sent" not in did
+    write_realms(two.here.folder, two.there.serve())
+    two.sender = Sender(two.here.care)
+    assert two.send()["sent"] == 1
+    assert two.there.get("/v1/b/copy/o").read() == b"x"
+
+
+def test_a_wrong_key_is_no_way_in(two: Two) -> None:
+    two.here.w.put("/v1/a/c/o", b"x")
+    assert two.there.post("/v1/b/copy", x_container_sync_key="another").status == 204
+    assert "sent" not in two.send()
+    assert two.there.get("/v1/b/copy/o").status == 404
+
+
+# ---- drives
+
+
+def test_a_drive_that_fails_is_reported(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    assert audit_drives(cluster.care).trouble == []
+    (cluster.path("d2") / "tmp").mkdir(exist_ok=True)
+    (cluster.path("d2") / "tmp").rmdir()
+    (cluster.path("d2") / "tmp").write_text("no folder")
+    tally = audit_drives(cluster.care)
+    assert len(tally.trouble) == 1
+    assert tally.trouble[0].startswith("d2:")
+    assert examine(tmp_path, {}, True).why == "not mounted"
+
+
+def test_the_kernels_complaints_are_counted(tmp_path: Path) -> None:
+    log = tmp_path / "kmsg"
+    now = 9_000 * 10**6  # microseconds
+    log.write_text(
+        f"3,1,{now},-;blk_update_request: I/O error, dev sdb, sector 5\n"
+        f"3,2,{now},-;Buffer I/O error on dev sdb1, logical block 0\n"
+        "3,3,1,-;blk_update_request: I/O error, dev sdc, sector 5\n"
+        f"6,4,{now},-;sdb: all is well\n"
+    )
+    assert kernel_complaints(log, 9_001.0) == {"sdb": 1, "sdb1": 1}
+    assert kernel_complaints(tmp_path / "none") == {}
