@@ -33,14 +33,14 @@ SWIFT: Final = frozenset(
 def factory(conf: dict[str, Any], **local: str) -> Wrap:
     """Options of the paste file:
 
-    location: the region that clients sign for, and further ones (us-east-1). domain: names under which buckets are
+    location: the region that clients sign for, and further ones (us-east-1 and the cloud's). domain: names under which buckets are
     reached as hosts (BUCKET.s3.example.com). dns_compliant_bucket_names (yes). min_segment_size: bytes of a part that
     is not the last (5 MiB). max_upload_part_num (10000). max_parts_listing (1000).
     key_ACCESS = SECRET ACCOUNT: an access key beside those of the identity service.
     notify_hosts: host or network[:port] to which events may be sent, beside public addresses.
     """
     store = store_of(conf)
-    region = words(local.get("location", f"us-east-1 {store.region}"))
+    region = words(local.get("location", f"us-east-1, {store.region}"))
     found: list[keys.Keys] = [file_keys(conf, local, store.settings.account_prefix)]
     identity = store.clients.get("identity")
     if identity is not None and store.tokens is not None:
