@@ -157,8 +157,9 @@ def choose(names: Iterable[str]) -> Files:
         elif file.timestamp != tombstone:
             obsolete.append(file)
     meta = max(metas, key=lambda file: (file.timestamp, file.typed), default=None)
-    if data or loose:
-        obsolete += [file for file in metas if file is not meta]
+    if meta is not None and tombstone and not loose:
+        meta = None  # of content that was deleted before that was known here
+    obsolete += [file for file in metas if file is not meta]
     data.sort(key=lambda file: (not file.durable, file.frag or 0))
     loose.sort(key=lambda file: (file.timestamp, -(file.frag or 0)), reverse=True)
     return Files(tuple(data), tuple(loose), meta, tombstone, tuple(obsolete))
