@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -484,3 +485,33 @@ def test_devices_that_are_not_mounted(tmp_path: Path, serve: Serve) -> None:
         with pytest.raises(DeviceGone, match="not mounted"):
             rig.get()
         assert rig.everything() == []
+
+
+# ---- what keepers of sums look at
+
+
+def test_every_change_shows_in_the_folders_times(rig: Rig) -> None:
+    rig.spot = replace(rig.spot, policy=1)
+    seen: set[tuple[int, int]] = set()
+    stamp = rig.clock.now()
+    steps: list[Callable[[], object]] = [
+        lambda: rig.put(b"one", stamp, frag=1, commit=False),
+        lambda: rig.put(b"one", stamp, frag=1),
+        lambda: rig.put(b"one", stamp, frag=2),
+        lambda: rig.node.update(rig.spot, rig.clock.now(), {"x-object-meta-a": "b"}),
+        lambda: rig.put(b"two", frag=1),
+        lambda: os.truncate(next(rig.folder.iterdir()), 1),
+        lambda: pytest.raises(Missing, rig.get),  # it went to quarantine
+        lambda: rig.node.delete(rig.spot, rig.clock.now()),
+    ]
+    for number, step in enumerate(steps):
+        step()
+        if number != 5:
+            suffix = rig.folder.parent
+            times = (suffix.stat().st_mtime_ns, suffix.parent.stat().st_mtime_ns)
+            assert all(times[0] != one[0] and times[1] != one[1] for one in seen)
+            seen.add(times)
+    before = rig.folder.parent.stat().st_mtime_ns
+    with pytest.raises(Superseded):
+        rig.put(b"one", stamp, frag=1)
+    assert rig.folder.parent.stat().st_mtime_ns == before
