@@ -227,8 +227,8 @@ class Server:
         silent = bare or response.status in _NO_BODY
         lines = [f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Unknown')}\r\n"]
         for name, value in headers.items():
-            if "\r" in value or "\n" in value or "\0" in value:
-                log.error("the header %s was left out: it holds a line end", name)
+            if "\r" in value or "\n" in value or "\0" in value or "\r" in name or "\n" in name:
+                log.error("the header %r was left out: it holds a line end", name)
                 continue
             if name not in ("content-length", "connection", "transfer-encoding"):
                 lines.append(f"{_title(name)}: {value}\r\n")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from altostack.kit.context import Context
 from altostack.objectstore.http import Handler, Place, Refusal, Request, Response
@@ -65,7 +66,7 @@ def denied(request: Request) -> Refusal:
 def challenge(request: Request, scheme: str = "Swift") -> dict[str, str]:
     """The header of a 401 that says what for."""
     place = request.place
-    realm = place.account if place is not None and '"' not in place.account else "unknown"
+    realm = quote(place.account) if place is not None else "unknown"
     return {"www-authenticate": f'{scheme} realm="{realm}"'}
 
 

@@ -276,6 +276,9 @@ class _Extraction(_Job):
         if "\0" in name:
             self._failed(name, 412)
             return 0
+        if entry.broken:
+            self._failed(name, 400)
+            return 0
         if entry.size > self._largest:
             self._failed(name, 413)
             return 0

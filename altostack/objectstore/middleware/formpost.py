@@ -146,6 +146,8 @@ class FormPost:
                 headers[header] = request.headers[header]
         for header in _HEADERS:
             if said := fields.get(header) or part.headers.get(header):
+                if any(ord(char) < 32 or ord(char) == 127 for char in said):
+                    raise _Bad(f"{header} is no header's value")
                 headers[header] = said
         for field, what in (("x_delete_at", "Unix timestamp"), ("x_delete_after", "Number of seconds")):
             if field in fields:

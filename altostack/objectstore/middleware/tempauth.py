@@ -168,8 +168,7 @@ class TempAuth:
         wanted = user.key if user is not None else ""
         good = hmac.compare_digest(wanted.encode(), key.encode("utf-8", "surrogateescape"))
         if user is None or not good or not key:
-            realm = name.partition(":")[0]
-            realm = realm if realm and '"' not in realm else "unknown"
+            realm = quote(name.partition(":")[0], errors="replace") or "unknown"
             raise Refusal(401, headers={"www-authenticate": f'Swift realm="{realm}"'})
         ends = int(self._store.clock.seconds()) + self._life
         token = self._make(user, ends)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import IO, Any, Final
 
 from altostack.objectstore.http import CHUNK, Body, Refusal
 
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _ATTRIBUTES: Final = ("SCHILY.xattr.user.", "LIBARCHIVE.xattr.user.")  # as GNU and BSD tar name them
 
 
@@ -23,13 +25,17 @@ class Pump:
 
 
 class Entry:
-    """A regular file in an archive; a `Body`. headers: what its extended attributes say (mime_type, meta.*)."""
+    """A regular file in an archive; a `Body`. headers: what its extended attributes say (mime_type, meta.*).
+
+    broken: an attribute's name or value cannot be a header.
+    """
 
     def __init__(self, info: tarfile.TarInfo, file: IO[bytes]) -> None:
         self.name, self.size = info.name, info.size
         self.length: int | None = info.size
         self._file = file
         self.headers: dict[str, str] = {}
+        self.broken = False
         for key, value in info.pax_headers.items():
             for prefix in _ATTRIBUTES:
                 word = key.removeprefix(prefix)
@@ -37,6 +43,10 @@ class Entry:
                     self.headers["content-type"] = value
                 elif word.startswith("meta.") and word != key:
                     self.headers[f"x-object-meta-{word[5:].lower()}"] = value
+
+        for key, value in self.headers.items():
+            if not _NAME.fullmatch(key) or any(ord(char) < 32 or ord(char) == 127 for char in value):
+                self.broken = True
 
     def read(self, size: int = -1) -> bytes:
         """Raises Refusal(400) when the archive breaks off inside the file."""

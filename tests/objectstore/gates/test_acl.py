@@ -293,4 +293,4 @@ def test_tokens(made: Store) -> None:
 def test_anonymous_refusals_tell_the_realm(made: Store) -> None:
     app = build(acl.factory, made, Inner())
     assert ask(app, "GET", "/v1/AUTH_p1/c").headers["www-authenticate"] == 'Swift realm="AUTH_p1"'
-    assert ask(app, "GET", '/v1/AUTH_"x/c').headers["www-authenticate"] == 'Swift realm="unknown"'
+    assert ask(app, "GET", '/v1/AUTH_"x/c').headers["www-authenticate"] == 'Swift realm="AUTH_%22x"'
