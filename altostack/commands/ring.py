@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # numpy takes a tenth of a second, and `altostack ring --help
     from altostack.objectstore.storage import Device
 
 _SELECT: Final = re.compile(
-    r"(?:d?(?P<id>\d+))?(?:r(?P<region>\d+))?(?:z(?P<zone>\d+))?"
-    r"(?:-(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+))?(?::(?P<port>\d+))?(?:/(?P<device>.+))?"
+    r"d?(?P<id>\d+)|(?:r(?P<region>\d+))?(?:z(?P<zone>\d+))?"
+    r"(?:-?(?P<host>\[[0-9A-Fa-f:.]+\]|[^-:/\[\]?*][^:/\[\]?*]*))?(?::(?P<port>\d+))?(?:/(?P<device>.+))?"
 )
 _SPEC: Final = re.compile(
     r"r(?P<region>\d+)z(?P<zone>\d+)-(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+):(?P<port>\d+)"
@@ -28,7 +28,7 @@ _SPEC: Final = re.compile(
     r"/(?P<device>[^/_]+)(?:_(?P<meta>.*))?"
 )
 _SELECTION: Final = (
-    "a device's number, or what describes it or several: r1, r1z2, r1z2-10.0.0.1, -10.0.0.1:6200/sdb, /sdb"
+    "a device's number, or what describes it or several: r1, r1z2, r1z2-10.0.0.1, 10.0.0.1:6200/sdb, /sdb"
 )
 
 

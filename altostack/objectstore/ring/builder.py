@@ -426,8 +426,9 @@ def _check(one: Device) -> None:
             raise RingError(f"{host!r} is no address or name of a host")
     if not one.host:
         raise RingError("a device needs the host of its node")
-    if not 1 <= one.port <= 65535 or not 0 <= one.replication_port <= 65535:
-        raise RingError(f"a port is between 1 and 65535, not {one.port or one.replication_port}")
+    for port in (one.port, *filter(None, (one.replication_port,))):
+        if not 1 <= port <= 65535:
+            raise RingError(f"a port is between 1 and 65535, not {port}")
     if not _DEVICE_NAME.fullmatch(one.device) or one.device in (".", ".."):
         raise RingError(
             f"{one.device!r} is no name of a device: it is a folder's name of letters, digits, '.', '_', '-'"

@@ -23,7 +23,6 @@ from altostack.objectstore.ring.plan import LEVELS, Ints, Plan
 
 Table = npt.NDArray[np.int32]  # [replica, partition] -> position of the device; -1: none
 Bits = npt.NDArray[np.bool_]
-_Partners = Callable[[Ints], tuple[Ints, Ints]]  # devices of some replicas -> rows and partitions of others
 
 _WEIGHTS: Final = (
     64,
@@ -33,7 +32,8 @@ _WEIGHTS: Final = (
 )  # how bad it is to share a region, zone, host; a device is out of the question
 _BATCH: Final = 1 << 17  # proposals looked at together: they fit into the caches
 _SPREAD: Final = 4096  # orders of the tree an empty ring is laid out in, at most
-_FURTHER: Final = 200  # one in so many moves may be made in vain, for others that lie badly
+_FURTHER: Final = 200  # beside so many moves for the sake of weights one may be made for the sake of distance
+_MUCH: Final = 100  # one in so many replicas moves: much
 _PATIENCE: Final = 6  # rounds with next to no success before giving up
 _WORTH: Final = 100  # success: more than one in so many of what there is to do
 
@@ -139,7 +139,7 @@ class Placer:
         pick = self.rng.permutation(len(cols))
         rows, cols = rows[pick], cols[pick]
         here = self.table[rows, cols]
-        other_rows, other_cols = self._of_same_origin(*moved)(here)
+        other_rows, other_cols = self._of_same_origin(*moved).draw(here)
         there = self.table[other_rows, other_cols]
         around, yonder = self._others(rows, cols), self._others(other_rows, other_cols)
         cost = self.rules.cost
@@ -245,18 +245,25 @@ class Placer:
         self._exchange(rows, cols, self._any_of(rows, cols), nobody)
 
     def _spread(self) -> None:
-        """Replicas that did not move and lie badly change places, as cheaply as can be; then those that moved."""
+        """Replicas that did not move and lie badly change places, as cheaply as can be; then those that moved.
+
+        Where much moves for the sake of weights, the former wait for the next rebalance, but for a few.
+        """
         may = self._may_move()
         rows, cols = np.nonzero((self._badness() > 0) & may[None, :])
+        moved = np.nonzero(self.table != self.before)
+        left = len(moved[0]) // _FURTHER
         if len(cols):
-            moved = np.nonzero(self.table != self.before)
+            limit = left if len(moved[0]) * _MUCH > self._present.sum() else len(cols)
             self._exchange(rows, cols, self._of_same_origin(*moved), may)
-            self._exchange(rows, cols, self._any_of(*moved), may)
-            self._exchange(rows, cols, self._any_of(*np.nonzero(may[None, :] & self._present)), may)
+            done = self._exchange(rows, cols, self._any_of(*moved), may, allowed=limit)
+            others = self._any_of(*np.nonzero(may[None, :] & self._present))
+            done += 2 * self._exchange(rows, cols, others, may, allowed=(limit - done) // 2)
+            left = max(0, left - done)
         rows, cols = np.nonzero(self.table != self.before)
-        allowed = len(cols) // _FURTHER
-        if allowed:
-            self._exchange(rows, cols, self._any_of(*np.nonzero(may[None, :] & self._present)), may, allowed)
+        others = self._any_of(*np.nonzero(may[None, :] & self._present))
+        self._exchange(rows, cols, others, may, beyond=_WEIGHTS[-1] - 1)
+        self._exchange(rows, cols, others, may, allowed=left)
 
     def _any_of(self, rows: Ints, cols: Ints) -> _Partners:
         """Partners drawn from a list."""
@@ -265,7 +272,7 @@ class Placer:
             pick = self.rng.integers(len(cols), size=len(here))
             return rows[pick], cols[pick]
 
-        return draw if len(cols) else _nobody
+        return _Partners(len(cols), draw)
 
     def _of_same_origin(self, rows: Ints, cols: Ints) -> _Partners:
         """Partners that were moved away from where one lies: they go back, and one moves in their stead."""
@@ -278,25 +285,31 @@ class Placer:
             pick = np.minimum(start + self.rng.integers(np.maximum(stop - start, 1)), len(cols) - 1)
             return rows[pick], cols[pick]  # those of another origin, if there is none, are good too
 
-        return draw if len(cols) else _nobody
+        return _Partners(len(cols), draw)
 
     def _exchange(
-        self, rows: Ints, cols: Ints, partners: _Partners, may: Bits, allowed: int | None = None
-    ) -> None:
+        self,
+        rows: Ints,
+        cols: Ints,
+        partners: _Partners,
+        may: Bits,
+        *,
+        beyond: int = 0,
+        allowed: int | None = None,
+    ) -> int:
         """What lies badly of a list changes places with partners, as long as that makes things better.
 
-        may: partitions of which something may be moved that has not been yet; kept up to date. allowed: so many times.
+        may: partitions of which something may be moved that has not been yet; kept up to date. beyond: how badly
+        something has to lie. allowed: so many times. How often it was done.
         """
         rng, table = self.rng, self.table
-        idle = 0
-        bad = np.flatnonzero(self._bad_at(rows, cols))
-        while len(bad) and idle < _PATIENCE and allowed != 0:
-            first = np.resize(rng.permutation(bad), _BATCH)
+        idle = done = 0
+        bad = np.flatnonzero(self._bad_at(rows, cols, beyond))
+        while len(bad) and partners.count and idle < _PATIENCE and done != allowed:
+            first = np.resize(rng.permutation(bad), min(_BATCH, 2 * len(bad) * partners.count))
             row, col = rows[first], cols[first]
             here = table[row, col]
-            other_row, other_col = partners(here)
-            if not len(other_col):
-                return
+            other_row, other_col = partners.draw(here)
             there = table[other_row, other_col]
             around, yonder = self._others(row, col), self._others(other_row, other_col)
             cost = self.rules.cost
@@ -308,28 +321,30 @@ class Placer:
                 & (may[other_col] | (there != self.before[other_row, other_col]))
             )
             ok = ok[np.argsort(-gain[ok], kind="stable")]
-            ok = ok[_apart(col[ok], other_col[ok], table.shape[1])][:allowed]
+            ok = ok[_apart(col[ok], other_col[ok], table.shape[1])]
+            if allowed is not None:
+                ok = ok[: allowed - done]
             table[row[ok], col[ok]], table[other_row[ok], other_col[ok]] = there[ok], here[ok]
             may[col[ok]] = may[other_col[ok]] = False
-            if allowed is not None:
-                allowed -= len(ok)
+            done += len(ok)
             idle = 0 if _WORTH * len(ok) > len(bad) else idle + 1
-            again = bad[self._bad_at(rows[bad], cols[bad])]
-            bad = again if len(again) else np.flatnonzero(self._bad_at(rows, cols))
+            again = bad[self._bad_at(rows[bad], cols[bad], beyond)]
+            bad = again if len(again) else np.flatnonzero(self._bad_at(rows, cols, beyond))
+        return done
 
     def _no_twins(self) -> None:
-        """No partition may lie twice on a device, whatever the quotas say."""
-        for row in range(1, len(self.table)):
-            twins = np.flatnonzero(
-                ((self.table[:row] == self.table[row]) & (self.table[row] >= 0)).any(axis=0)
-            )
-            for col in twins:
-                usable = np.flatnonzero(self.plan.tree.weights > 0)
-                usable = usable[~np.isin(usable, self.table[:, col])]
-                if len(usable):
-                    others = np.repeat(self._others(np.array([row]), np.array([col])), len(usable), axis=1)
-                    ratio = self._held[usable] / self.plan.tree.weights[usable]
-                    best = usable[np.lexsort((ratio, self.rules.cost(usable, others)))[:1]]
+        """No partition may lie twice on a device, whatever the quotas say: what moved there goes on."""
+        weights = self.plan.tree.weights
+        usable = np.flatnonzero(weights > 0)
+        for last in range(1, len(self.table)):
+            for first in range(last):
+                same = (self.table[first] == self.table[last]) & (self.table[last] >= 0)
+                for col in np.flatnonzero(same):
+                    row = last if self.table[last, col] != self.before[last, col] else first
+                    there = usable[~np.isin(usable, self.table[:, col])]
+                    others = self._others(np.array([row]), np.array([col]))
+                    cost = self.rules.cost(there, np.repeat(others, len(there), axis=1))
+                    best = there[np.lexsort((self._held[there] / weights[there], cost))[:1]]
                     self._move(np.array([row]), np.array([col]), best)
 
     # ---- how well replicas lie
@@ -340,19 +355,27 @@ class Placer:
         column[row, np.arange(len(col))] = -1
         return column
 
-    def _bad_at(self, rows: Ints, cols: Ints) -> Bits:
-        """Which of some replicas lie badly."""
+    def _bad_at(self, rows: Ints, cols: Ints, beyond: int) -> Bits:
+        """Which of some replicas lie more badly than that."""
         found = np.zeros(len(cols), dtype=bool)
         for start in range(0, len(cols), _BATCH):
             here = slice(start, start + _BATCH)
             bad = self.rules.badness(self.table[:, cols[here]])
-            found[here] = bad[rows[here], np.arange(bad.shape[1])] > 0
+            found[here] = bad[rows[here], np.arange(bad.shape[1])] > beyond
         return found
 
     def _badness(self) -> Ints:
         """How badly each replica of the table lies."""
         batches = range(0, self.table.shape[1], _BATCH)
         return np.hstack([self.rules.badness(self.table[:, start : start + _BATCH]) for start in batches])
+
+
+@dataclass(frozen=True, slots=True)
+class _Partners:
+    """With what replicas may change places. draw: devices of some -> rows and partitions of as many of ``count``."""
+
+    count: int
+    draw: Callable[[Ints], tuple[Ints, Ints]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,10 +448,6 @@ def _count(own: Ints, others: Ints) -> Ints:
     for other in others:
         count += other == own
     return count
-
-
-def _nobody(here: Ints) -> tuple[Ints, Ints]:
-    return here[:0], here[:0]
 
 
 def _first_of_each(numbers: Ints, size: int) -> Bits:

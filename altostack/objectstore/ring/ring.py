@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -42,6 +42,13 @@ class Ring:
         for device in facts.devices:
             self._by_id[device.id] = device
         self._loose = tuple(device for device in facts.devices if device.weight > 0)
+        # What may fail as a whole around each device, the largest first; and all there are where something may go.
+        self._domains: dict[int, tuple[tuple[object, ...], ...]] = {
+            d.id: ((d.region,), (d.region, d.zone), (d.region, d.zone, d.host)) for d in facts.devices
+        }
+        self._tiers: list[set[tuple[object, ...]]] = [
+            {self._domains[device.id][tier] for device in self._loose} for tier in range(3)
+        ]
 
     @classmethod
     def load(cls, path: Path) -> Ring:
@@ -117,19 +124,19 @@ class Ring:
         proportion to how many partitions devices have.
         """
         used = {device.id for device in self.nodes(part)}
-        taken = list(self.nodes(part))
-        for tier in _TIERS:
-            seen = {tier(device) for device in taken}
-            wanted = {tier(device) for device in self._loose} - seen
-            if not wanted:
+        for domains, tier in enumerate(self._tiers):
+            seen = {self._domains[id][domains] for id in used}
+            unseen = len(tier) - len(seen & tier)
+            if not unseen:
                 continue
             for device in self._walk(part):
-                if tier(device) in wanted and device.id not in used:
-                    wanted.discard(tier(device))
+                domain = self._domains[device.id][domains]
+                if domain not in seen:
+                    seen.add(domain)
                     used.add(device.id)
-                    taken.append(device)
                     yield device
-                    if not wanted:
+                    unseen -= 1
+                    if not unseen:
                         break
         for device in self._walk(part):
             if device.id not in used:
@@ -148,10 +155,3 @@ class Ring:
         loose = self._loose
         for index in range(len(loose)):
             yield loose[(start + index) % len(loose)]
-
-
-_TIERS: tuple[Callable[[Device], tuple[object, ...]], ...] = (
-    lambda device: (device.region,),
-    lambda device: (device.region, device.zone),
-    lambda device: (device.region, device.zone, device.host),
-)

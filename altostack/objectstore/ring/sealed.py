@@ -107,7 +107,10 @@ def read(path: Path, kind: Kind, facts: type[T]) -> tuple[T, list[memoryview]]:
     place = _HEAD.size + length
     arrays: list[memoryview] = []
     for array in sealed.arrays:
-        place += -place % 8
+        gap = -place % 8
+        if any(data[place : place + gap]):
+            raise BadFile(f"{path} is damaged: there is something between its arrays")
+        place += gap
         view = data[place : place + array.count * _WIDTH[array.form]]
         if zlib.crc32(view) != array.crc:
             raise BadFile(f"{path} is damaged: array {len(arrays) + 1} does not match its checksum")
