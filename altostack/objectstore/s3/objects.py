@@ -128,7 +128,8 @@ def get(call: Call) -> Response:
             kept = {name: found[name] for name in ("last-modified", *headers.STORED) if name in found}
             raise S3Error("NotModified", headers=kept | {"etag": f'"{etag}"'})
         raise S3Error("PreconditionFailed", Condition=_condition(request.headers))
-    shown = headers.shown(found, sums=call.header("x-amz-checksum-mode").upper() == "ENABLED")
+    whole = response.status == 200 and call.header("x-amz-checksum-mode").upper() == "ENABLED"
+    shown = headers.shown(found, sums=whole)
     if part is not None:
         _one_part(call, response, shown, int(part))
     if kept_versions(call.info):
@@ -145,8 +146,6 @@ def _one_part(call: Call, response: Response, shown: dict[str, str], part: int) 
     count = response.headers.get("x-parts-count")
     if count is not None:
         shown["x-amz-mp-parts-count"] = count
-        for name in [name for name in shown if name.startswith(checksums.PREFIX)]:
-            del shown[name]  # of the whole object
     elif part != 1:
         response.close()
         raise S3Error("InvalidPartNumber", PartNumberRequested=str(part))
