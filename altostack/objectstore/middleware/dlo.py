@@ -59,7 +59,7 @@ class DynamicLargeObjects:
                 return response
             response.close()
             return self._large(request, place, response.headers, unquoted(said))
-        if method == "PUT" and MANIFEST in headers:
+        if method in ("PUT", "POST") and headers.get(MANIFEST):
             _check(headers[MANIFEST])
         return self._app(request)
 
@@ -153,5 +153,12 @@ def _etag(entry: Entry) -> str:
 
 def _check(said: str) -> None:
     container, _, prefix = said.partition("/")
-    if not unquoted(said) or not container or not prefix or "?" in said or "&" in said or prefix.startswith("/"):
+    if (
+        not unquoted(said)
+        or not container
+        or not prefix
+        or "?" in said
+        or "&" in said
+        or prefix.startswith("/")
+    ):
         raise Refusal(400, "X-Object-Manifest must be in the format container/prefix")

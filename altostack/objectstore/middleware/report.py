@@ -89,7 +89,7 @@ def patient(
         if time.monotonic() > until:
             break
     else:
-        return Response(status, headers, prologue + result())
+        return Response(status, headers, (prologue + result(),))  # in chunks all the same: clients expect it
 
     def body() -> Iterator[bytes]:
         yield prologue or b" "

@@ -55,6 +55,17 @@ def test_what_is_no_manifest(container: World, said: str) -> None:
     assert container.put("/v1/a/c/big", b"", x_object_manifest=said).status == 400
 
 
+def test_a_post_makes_one(container: World) -> None:
+    container.put("/v1/a/segments/x/1", b"one")
+    container.put("/v1/a/c/o", b"own")
+    assert container.post("/v1/a/c/o", x_object_manifest="segments").status == 400
+    assert container.post("/v1/a/c/o", x_object_manifest="segments/x/").status == 202
+    got = container.get("/v1/a/c/o")
+    assert (got.read(), got.headers["x-object-manifest"]) == (b"one", "segments/x/")
+    assert container.post("/v1/a/c/o").status == 202
+    assert container.get("/v1/a/c/o").read() == b"own"
+
+
 def test_names_are_quoted(container: World) -> None:
     container.put("/v1/a/segments/ü ?/1", b"x")
     container.put("/v1/a/c/big", b"", x_object_manifest="segments/%C3%BC%20%3F/")
