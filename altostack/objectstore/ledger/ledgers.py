@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,8 +47,9 @@ class Ledgers:
         self._default_policy = next(one.index for one in settings.storage_policies() if one.default)
         self._open: OrderedDict[Path, Database] = OrderedDict()
         self._lock = threading.Lock()
-        self._process = os.getpid()
         self._forgotten: list[Database] = []  # of the process that forked this one: not ours to close
+        me = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _forked(me()))
 
     # ---- the methods of storage.Node
 
@@ -176,6 +178,12 @@ class Ledgers:
             while self._open:
                 self._open.popitem()[1].close()
 
+    def forget(self) -> None:
+        """In a new process: what its parent opened is the parent's, and the lock may be held by a thread there."""
+        self._lock = threading.Lock()
+        self._forgotten += self._open.values()
+        self._open = OrderedDict()
+
     def _check_device(self, device: str) -> None:
         path = self.devices / device
         if not (path.is_mount() if self.settings.mount_check else path.is_dir()):
@@ -205,12 +213,12 @@ class Ledgers:
             self._check_device(spot.device)
             raise Missing from None
         except Corrupt as trouble:
-            self._quarantine(spot, kind)
+            self._quarantine(spot, kind, None)
             raise DeviceGone(f"{spot.digest}: {trouble}") from trouble
         try:
             yield database
         except Corrupt as trouble:
-            self._quarantine(spot, kind)
+            self._quarantine(spot, kind, database.inode)
             raise DeviceGone(f"{spot.digest}: {trouble}") from trouble
         finally:
             self._give_back(path, database)
@@ -222,10 +230,6 @@ class Ledgers:
         idle: list[Database] = []
         try:
             with self._lock:
-                if self._process != os.getpid():
-                    self._forgotten += self._open.values()
-                    self._open.clear()
-                    self._process = os.getpid()
                 database = self._open.get(path)
                 if database is not None and database.inode != inode:
                     idle += self._let_go(path)
@@ -253,9 +257,16 @@ class Ledgers:
         database = self._open.pop(path)
         return () if database.users else (database,)
 
-    def _quarantine(self, spot: Spot, kind: Kind) -> None:
-        """Put a damaged database aside, where the operator finds it."""
+    def _quarantine(self, spot: Spot, kind: Kind, inode: tuple[int, int] | None) -> None:
+        """Put a damaged database aside, where the operator finds it; but not one that took its place meanwhile."""
         folder = self.folder(spot, kind)
+        if inode is not None:
+            try:
+                found = os.stat(folder / f"{spot.digest}.db")
+            except FileNotFoundError:
+                return
+            if (found.st_dev, found.st_ino) != inode:
+                return
         aside = self.devices / spot.device / "quarantined" / f"{kind}s" / spot.digest
         with translated():
             aside.parent.mkdir(parents=True, exist_ok=True)
@@ -316,6 +327,11 @@ def remove(folder: Path, top: Path) -> None:
     os.rename(folder, aside)
     sync_folder(folder.parent)
     shutil.rmtree(aside)
+
+
+def _forked(ledgers: Ledgers | None) -> None:
+    if ledgers is not None:
+        ledgers.forget()
 
 
 def _cleared(found: Info, timestamp: str) -> Dated:

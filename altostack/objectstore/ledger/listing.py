@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from altostack.objectstore.storage import Query, Row, Subdir
 
-_SKIPS: Final = 8  # lines of a subdir that are read past before its end is sought
 _LAST: Final = 0x10FFFF
 _OBJECT: Final = "name, timestamp, size, content_type, etag, type_timestamp, meta_timestamp"
 _RANGE: Final = "name, timestamp, size, content_type, etag, count, meta_timestamp"
@@ -85,6 +84,7 @@ class _Page:
         self.high: str | None = after(self.prefix)
         if high and (self.high is None or high < self.high):
             self.high = high
+        self.columns = (_OBJECT if shelf >= 0 else _RANGE) if container else _CONTAINER
         self.make = partial(_object_row, shelf) if container else _container_row
 
     def rows(self) -> list[Row | Subdir]:
@@ -108,10 +108,8 @@ class _Page:
             for name, timestamp, size, content_type, etag, type_timestamp, meta_timestamp in found
         ]  # fmt: skip
 
-    def _select(self, limit: int) -> sqlite3.Cursor:
-        columns = _CONTAINER
-        if self.container:
-            columns = _OBJECT if self.shelf >= 0 else _RANGE
+    def _select(self, limit: int, columns: str = "") -> sqlite3.Cursor:
+        columns = columns or self.columns
         text, inclusive = self.low
         where, values = f"shelf = ? AND name {'>=' if inclusive else '>'} ?", [self.shelf, text]
         if self.high is not None:
@@ -127,40 +125,50 @@ class _Page:
         )
 
     def _rolled_up(self) -> list[Row | Subdir]:
+        """Subdirs are sought one by one by name alone; between them lines are read in a row."""
         found: list[Row | Subdir] = []
-        limit, reverse, only_path = self.query.limit, self.query.reverse, self.query.path is not None
-        start, width = len(self.prefix), len(self.delimiter)
-        while len(found) < limit:
-            cursor = self._select(-1)
-            subdir, skipped, sought = "", 0, False
-            for line in cursor:
-                name: str = line[0]
-                if subdir and name.startswith(subdir) and not (only_path and name == subdir):
-                    skipped += 1
-                    if skipped < _SKIPS:
-                        continue
-                    end = after(subdir)
-                    if reverse:
-                        self.high = (
-                            subdir + "\0" if only_path else subdir
-                        )  # a path lists the subdir's own object
-                    elif end is None:
-                        return found
-                    else:
-                        self.low = (end, True)
-                    sought = True
-                    break
-                if len(found) >= limit:
-                    break
-                at = name.find(self.delimiter, start)
-                if at < 0 or (only_path and at + width == len(name)):
-                    if not only_path or name != self.prefix:
-                        found.append(self.make(line))
-                    continue
-                subdir, skipped = name[: at + width], 0
-                if not only_path and subdir != self.floor:
-                    found.append(Subdir(subdir))
-            cursor.close()
-            if not sought:
+        while len(found) < self.query.limit:
+            first = self._select(1, "name").fetchone()
+            if first is None:
+                break
+            subdir = self._subdir(first[0])
+            if subdir is None:
+                subdir = self._names_until_a_subdir(found)
+            if subdir is None:
+                break
+            if self.query.path is None and subdir != self.floor and len(found) < self.query.limit:
+                found.append(Subdir(subdir))
+            if not self._go_past(subdir):
                 break
         return found
+
+    def _subdir(self, name: str) -> str | None:
+        """What a name is shown as, None for the name itself."""
+        at, width = name.find(self.delimiter, len(self.prefix)), len(self.delimiter)
+        if at < 0 or (self.query.path is not None and at + width == len(name)):
+            return None
+        return name[: at + width]
+
+    def _names_until_a_subdir(self, found: list[Row | Subdir]) -> str | None:
+        """Add lines; the first subdir behind them, None when the page or the list ends before one."""
+        left = self.query.limit - len(found)
+        for line in self._select(-1):
+            if left <= 0:
+                return None
+            subdir = self._subdir(line[0])
+            if subdir is not None:
+                return subdir
+            if self.query.path is None or line[0] != self.prefix:
+                found.append(self.make(line))
+                left -= 1
+        return None
+
+    def _go_past(self, subdir: str) -> bool:
+        """Whether something may come after it."""
+        if self.query.reverse:  # a path shows the object that is called like the subdir
+            self.high = subdir if self.query.path is None else subdir + "\0"
+            return True
+        end = after(subdir)
+        if end is not None:
+            self.low = (end, True)
+        return end is not None

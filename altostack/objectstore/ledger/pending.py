@@ -19,7 +19,7 @@ import threading
 import zlib
 from typing import Final
 
-FULL: Final = 1 << 18  # bytes after which the file is merged
+FULL: Final = 1 << 17  # bytes after which the file is merged
 _FIRST: Final = 1 << 12
 _MAGIC: Final = b"ALPL"
 _HEAD: Final = struct.Struct("<4sI8x")

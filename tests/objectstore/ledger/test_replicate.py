@@ -185,7 +185,7 @@ MEETINGS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=8)
 
 
 @given(operations=OPERATIONS, meetings=MEETINGS, facts=st.permutations([0, 1, 2]))
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
 def test_any_order(
     tmp_path_factory: pytest.TempPathFactory,
     operations: list[tuple[int, Row]],
