@@ -133,7 +133,7 @@ def serve_store(
 
     care: look after this machine's devices too; one process of a machine does.
     """
-    from altostack.objectstore.care import upkeep
+    from altostack.objectstore.care import recon, upkeep
     from altostack.objectstore.care.loops import loops
     from altostack.objectstore.disk import server as nodes
 
@@ -146,6 +146,7 @@ def serve_store(
         if not isinstance(store.local, LocalNode):
             raise RuntimeError("there are no devices to serve")
         inside = nodes.handler(store.local, key=store.key, more=upkeep.calls(store))
+        inside = recon.handler(inside, store)
         servers.append(Server(inside, listeners["nodes"], threads=store.settings.threads))
     running = loops(store, stopping=stop) if care else ()
     for server in servers:

@@ -114,7 +114,8 @@ def block_device(path: Path) -> str:
 def kernel_complaints(source: Path, now: float | None = None) -> dict[str, int]:
     """How often the kernel's log of the last hour speaks of errors, by block device; nothing where it cannot be read.
 
-    now: seconds since boot, by default what the kernel says. A record (kmsg(4) of Linux): ``priority,sequence,microseconds since boot,flags;text``.
+    now: seconds since boot, by default what the kernel says. A record (kmsg(4) of Linux):
+    ``priority,sequence,microseconds since boot,flags;text``.
     """
     found: dict[str, int] = {}
     try:

@@ -10,8 +10,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import urllib3
 
 from altostack.cli import main
 from altostack.objectstore import compose
@@ -201,6 +203,42 @@ def test_daemons_of_two_nodes_work_by_their_calls(nodes: Nodes) -> None:
         assert {home.node.info(home.spot, "a", None).count for home in one.homes("a")} == {len(bodies)}
     for each in care.values():
         assert all(not report.trouble for report in each.reports.all()), each.reports.all()
+
+
+def test_recon_answers_as_monitoring_asks(nodes: Nodes) -> None:
+    folder = nodes.folder / "n1"
+    care = nodes.care("n1")
+    for daemon in ("replicate", "databases", "audit-full", "deliver", "expire", "drives"):
+        for device in care.devices():
+            passes(care)[daemon](device)
+    port = nodes.ports["n1"]
+
+    def ask(path: str) -> Any:
+        answer = urllib3.request("GET", f"http://127.0.0.1:{port}/recon/{path}")
+        assert answer.status == 200, path
+        return answer.json()
+
+    with nodes.serving("n1"):
+        assert ask("version")["version"]
+        usage = ask("diskusage")
+        assert [one["device"] for one in usage] == ["d1", "d2"]
+        assert all(one["mounted"] and one["size"] >= one["used"] + one["avail"] > 0 for one in usage)
+        assert ask("unmounted") == []
+        assert ask("quarantined") == {"accounts": 0, "containers": 0, "objects": 0, "policies": {}}
+        assert ask("async")["async_pending"] == 0
+        assert {Path(path).name for path in ask("ringmd5")} == {
+            f"{name}.ring" for name in rings.held(compose.rings_folder(folder))
+        }
+        for kind in ("account", "container", "object"):
+            found = ask(f"replication/{kind}")
+            assert found["replication_last"] > 0
+            assert found["replication_stats"]["failure"] >= 0
+            assert ask(f"auditor/{kind}")
+        for path in ("time", "mem", "load", "mounted", "devices", "driveaudit", "reconstruction/object", "relinker",
+                     "updater/object", "updater/container", "expirer/object", "sharding"):  # fmt: skip
+            ask(path)
+        assert urllib3.request("GET", f"http://127.0.0.1:{port}/recon/nonsense").status == 404
+        assert urllib3.request("POST", f"http://127.0.0.1:{port}/call/care.status", body=b"").status == 401
 
 
 def spot(care: Care, account: str, container: str) -> Spot:
