@@ -198,7 +198,8 @@ class Writer(Protocol):
     def put(self, metadata: Metadata, updates: Sequence[Update] = ()) -> None:
         """All is written: make it last and, for a replicated policy, visible; then deliver or keep ``updates``.
 
-        Raises Superseded when something as new is here, DeviceFull, DeviceGone.
+        The same content with the same timestamp again changes nothing and is no error. Raises Superseded when
+        something else as new is here, Exists (a node over HTTP says so here for small content), DeviceFull, DeviceGone.
         """
         ...
 

@@ -239,8 +239,12 @@ class RemoteNode:
             self._links.give(link)
 
     def gone(self, broken: Broken, patience: float = _PATIENCE) -> DeviceGone:
-        """The error for a connection that broke off. Who is in no hurry and waits in vain takes the node for down."""
-        if not isinstance(broken, Late) or patience >= _PATIENCE or self._links.doubtful:
+        """The error for a connection that broke off.
+
+        Who is in no hurry and waits in vain takes the node for down; of one that only ends a connection, the next
+        connection will tell.
+        """
+        if self._links.doubtful or (isinstance(broken, Late) and patience >= _PATIENCE):
             self._links.down()
         return DeviceGone(f"the node {self.host}:{self.port}: {broken}")
 
