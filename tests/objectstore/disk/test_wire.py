@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -346,3 +347,37 @@ def test_many_threads_share_connections(local: Rig, serve: Serve) -> None:
             assert b"".join(client.read(spot).content()) == data
 
     run_together(8, work)
+
+
+def test_several_processes_serve_one_port(local: Rig) -> None:
+    """What a process holds open for a client is asked for on the same connection, so of the same process."""
+    listener = listen("127.0.0.1", 0)
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            Server(server.handler(local.local, key=KEY), listener, threads=2).start()
+            time.sleep(60)
+            os._exit(0)
+        children.append(child)
+    client = RemoteNode("127.0.0.1", listener.getsockname()[1], key=KEY)
+    try:
+
+        def work(number: int) -> None:
+            spot = Spot("d1", number, f"{number:032x}")
+            for turn in range(10):
+                data = bytes([turn]) * 200_000
+                writer = client.write(spot, local.clock.now(), size=len(data))
+                writer.write(data)
+                writer.put(facts(data))
+                stored = client.read(spot)
+                client.delete(spot, local.clock.now())
+                assert b"".join(stored.content()) == data
+
+        run_together(6, work)
+    finally:
+        client.close()
+        listener.close()
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
