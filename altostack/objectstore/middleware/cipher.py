@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
-import json
 import os
 from collections.abc import Iterator
-from typing import Any, Final
-from urllib.parse import quote_plus, unquote_plus
+from typing import Final
 
+import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from altostack.objectstore.http import Body, Content
@@ -19,8 +17,36 @@ from altostack.objectstore.middleware.shape import pieces
 
 NAME: Final = "AES_CTR_256"
 _BLOCK: Final = 16  # bytes
+_KEY: Final = 32  # bytes
 _META: Final = "; swift_meta="
-Meta = dict[str, Any]
+
+
+class KeyId(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which key it is. path: /account/container[/object]; secret: a root secret's id; version: how it is derived."""
+
+    path: str
+    secret: str | None = None
+    version: int = 1
+
+
+class Wrapped(msgspec.Struct, frozen=True, kw_only=True):
+    """A key, encrypted with another one."""
+
+    iv: bytes
+    key: bytes
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How something is encrypted. body_key: the data's own key."""
+
+    iv: bytes
+    cipher: str = NAME
+    key_id: KeyId | None = None
+    body_key: Wrapped | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Meta).decode
 
 
 class Unreadable(Exception):
@@ -38,70 +64,53 @@ def cipher(key: bytes, iv: bytes, offset: int = 0) -> CipherContext:
     return made
 
 
-def wrap(key: bytes, wrapped: bytes) -> Meta:
+def wrap(key: bytes, wrapped: bytes) -> Wrapped:
     """A key, encrypted with another one."""
     iv = os.urandom(_BLOCK)
-    return {"iv": iv, "key": cipher(key, iv).update(wrapped)}
+    return Wrapped(iv=iv, key=cipher(key, iv).update(wrapped))
 
 
 def unwrap(key: bytes, meta: Meta) -> bytes:
-    """The reverse of `wrap`. Raises Unreadable."""
-    try:
-        found = cipher(key, meta["iv"]).update(meta["key"])
-    except (KeyError, TypeError, ValueError):
-        found = b""
-    if len(found) != 32:
+    """The data's key that ``meta`` holds wrapped. Raises Unreadable."""
+    held = meta.body_key
+    if held is None or len(held.key) != _KEY:
         raise Unreadable("a wrapped key is broken")
-    return found
+    return cipher(key, held.iv).update(held.key)
 
 
 def new_key() -> bytes:
     """A random key."""
-    return os.urandom(32)
+    return os.urandom(_KEY)
 
 
-def new_meta() -> Meta:
+def new_meta(key_id: KeyId | None = None, body_key: Wrapped | None = None) -> Meta:
     """Parameters for something new."""
-    return {"cipher": NAME, "iv": os.urandom(_BLOCK)}
+    return Meta(iv=os.urandom(_BLOCK), key_id=key_id, body_key=body_key)
 
 
 def dump(meta: Meta) -> str:
     """Parameters as text that a header and an ETag's parameter can hold."""
-    return quote_plus(json.dumps(_text(meta), sort_keys=True))
-
-
-def _text(meta: Meta) -> Meta:
-    return {
-        name: base64.b64encode(value).decode() if isinstance(value, bytes) else _text(value)
-        if isinstance(value, dict) else value
-        for name, value in meta.items()
-    }  # fmt: skip
+    return base64.urlsafe_b64encode(_encode(meta)).decode()
 
 
 def load(text: str) -> Meta:
     """The reverse of `dump`. Raises Unreadable."""
     try:
-        meta = _binary(json.loads(unquote_plus(text)))
-    except (ValueError, AttributeError, TypeError):
+        meta = _decode(base64.urlsafe_b64decode(text))
+    except ValueError:
         raise Unreadable("the parameters of an encryption are broken") from None
-    if meta.get("cipher", NAME) != NAME:
-        raise Unreadable(f"the cipher {meta['cipher']!r} is not known here")
+    if meta.cipher != NAME:
+        raise Unreadable(f"the cipher {meta.cipher!r} is not known here")
+    if len(meta.iv) != _BLOCK:
+        raise Unreadable("the parameters of an encryption are broken")
     return meta
 
 
-def _binary(meta: Meta) -> Meta:
-    return {
-        name: base64.b64decode(value) if name in ("iv", "key") else _binary(value)
-        if isinstance(value, dict) else value
-        for name, value in meta.items()
-    }  # fmt: skip
-
-
-def seal(text: str, key: bytes, **more: Any) -> str:
-    """Text, encrypted, with its parameters behind it; ``more`` parameters are kept with them."""
-    meta = new_meta()
-    sealed = cipher(key, meta["iv"]).update(text.encode("utf-8", "surrogateescape"))
-    return base64.b64encode(sealed).decode() + _META + dump(meta | more)
+def seal(text: str, key: bytes, key_id: KeyId | None = None) -> str:
+    """Text, encrypted, with its parameters behind it."""
+    meta = new_meta(key_id)
+    sealed = cipher(key, meta.iv).update(text.encode("utf-8", "surrogateescape"))
+    return base64.b64encode(sealed).decode() + _META + dump(meta)
 
 
 def split(text: str) -> tuple[str, Meta] | None:
@@ -113,8 +122,8 @@ def split(text: str) -> tuple[str, Meta] | None:
 def opened(value: str, meta: Meta, key: bytes) -> str:
     """What `seal` sealed. Raises Unreadable."""
     try:
-        return cipher(key, meta["iv"]).update(base64.b64decode(value)).decode("utf-8", "surrogateescape")
-    except (KeyError, ValueError, binascii.Error):
+        return cipher(key, meta.iv).update(base64.b64decode(value)).decode("utf-8", "surrogateescape")
+    except ValueError:
         raise Unreadable("a sealed value is broken") from None
 
 

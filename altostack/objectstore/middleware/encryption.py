@@ -50,7 +50,6 @@ _TELLING: Final = (  # beginnings of names of system metadata
     "x-object-sysmeta-s3api-checksum-",
     "x-object-transient-sysmeta-s3api-tag",
 )
-_VERSION: Final = "3"  # of how keys are derived
 UNKNOWN: Final = "<unknown>"  # an ETag in a list whose secret is not there
 
 
@@ -117,24 +116,21 @@ class Encryption:
 
     # ---- keys
 
-    def _id(self, path: str) -> dict[str, str]:
+    def _id(self, path: str) -> cipher.KeyId:
         """What is stored to find the key again."""
-        found = {"path": path, "v": _VERSION}
-        if self._keys.active is not None:
-            found["secret_id"] = self._keys.active
-        return found
+        return cipher.KeyId(path=path, secret=self._keys.active)
 
     def _key(self, path: str) -> bytes:
         return self._keys.key(path, self._keys.active)
 
-    def _named(self, id: object, fallback: str, *, container: bool = False) -> bytes:
+    def _named(self, id: cipher.KeyId | None, fallback: str, *, container: bool = False) -> bytes:
         """The key that a stored id names; of the container when it names an object's."""
-        if not isinstance(id, dict):
+        if id is None:
             return self._key(fallback)
-        path = str(id.get("path", fallback))
-        if container:
-            path = "/".join(path.split("/", 3)[:3])
-        return self._keys.key(path, id.get("secret_id"))
+        if id.version != 1:
+            raise cipher.Unreadable(f"keys of version {id.version} are not known here")
+        path = "/".join(id.path.split("/", 3)[:3]) if container else id.path
+        return self._keys.key(path, id.secret)
 
     # ---- writing
 
@@ -145,9 +141,9 @@ class Encryption:
         headers = self._sealed_metadata(request, key, id)
         if "if-match" in headers:
             headers |= self._masked(headers, path) or {}
-        meta = cipher.new_meta()
         data_key = cipher.new_key()
-        body = cipher.Encrypting(request.body, data_key, meta["iv"])
+        meta = cipher.new_meta(id, cipher.wrap(key, data_key))
+        body = cipher.Encrypting(request.body, data_key, meta.iv)
         wanted = headers.pop("etag", None)
         listed = headers.pop(LISTED_ETAG, None) or headers.pop(OVERRIDE + "etag", None)
         outer = request.facts.get(FOOTERS)
@@ -170,10 +166,9 @@ class Encryption:
                 metadata["etag"] = stored
                 metadata[ETAG] = cipher.seal(plain, key)
                 metadata[MAC] = cipher.etag_mac(key, plain)
-                wrapped = meta | {"body_key": cipher.wrap(key, data_key), "key_id": id}
-                metadata[BODY] = cipher.dump(wrapped)
+                metadata[BODY] = cipher.dump(meta)
             if shown and (body.sum is not None or shown != EMPTY_ETAG):
-                metadata[LISTED_ETAG] = cipher.seal(shown, list_key, key_id=id)
+                metadata[LISTED_ETAG] = cipher.seal(shown, list_key, id)
 
         made = again(request, headers=headers, body=body)
         made.facts = request.facts | {FOOTERS: footers}
@@ -188,10 +183,10 @@ class Encryption:
             headers = self._sealed_metadata(request, self._key(path), self._id(path))
             request = again(request, headers=headers)
         response = self._app(request)
-        self._show(response.headers, _path(place))
+        self._show(response.headers, _path(place), request.authorize is None)
         return response
 
-    def _sealed_metadata(self, request: Request, key: bytes, id: dict[str, str]) -> dict[str, str]:
+    def _sealed_metadata(self, request: Request, key: bytes, id: cipher.KeyId) -> dict[str, str]:
         """The request's headers with the client's metadata encrypted. Raises Refusal for metadata over the limits."""
         check_metadata(request.headers, "object", self._store.settings)
         headers = {}
@@ -203,7 +198,7 @@ class Encryption:
             else:
                 headers[name] = value
         if sealed:
-            headers[META] = cipher.dump({"cipher": cipher.NAME, "key_id": id})
+            headers[META] = cipher.dump(cipher.new_meta(id))
         _seal_telling(headers, key, id)
         return headers
 
@@ -246,43 +241,46 @@ class Encryption:
 
     def _decrypt(self, request: Request, response: Response, path: str) -> None:
         headers = response.headers
-        meta = self._show(headers, path)
+        meta = self._show(headers, path, request.authorize is None)
         if meta is None or response.status not in (200, 206) or request.method == "HEAD":
             return
-        key = cipher.unwrap(self._named(meta.get("key_id"), path), meta.get("body_key", {}))
+        key = cipher.unwrap(self._named(meta.key_id, path), meta)
         first = 0
         if response.status == 206:
             first = int(headers["content-range"].removeprefix("bytes ").partition("-")[0])
         body = response.body
         if isinstance(body, bytes):
-            response.body = cipher.cipher(key, meta["iv"], first).update(body)
+            response.body = cipher.cipher(key, meta.iv, first).update(body)
         else:
             length = response.length
             if length is not None:
                 headers["content-length"] = str(length)
-            response.body = cipher.Decrypting(body, key, meta["iv"], first)
+            response.body = cipher.Decrypting(body, key, meta.iv, first)
 
-    def _show(self, headers: dict[str, str], path: str) -> cipher.Meta | None:
-        """Make headers what the client knows; how the data is encrypted, None when it is not."""
+    def _show(self, headers: dict[str, str], path: str, ours: bool) -> cipher.Meta | None:
+        """Make headers what the client knows; how the data is encrypted, None when it is not.
+
+        ours: the request is one of our own, which may want to know what lists say of the object.
+        """
         said = headers.pop(BODY, None)
         meta = None if said is None else cipher.load(said)
         headers.pop(MAC, None)
         headers.pop(SLO_MAC, None)
         for name, value in headers.items():
             if name.startswith(_TELLING) and (found := cipher.split(value)) is not None:
-                headers[name] = cipher.opened(*found, self._named(found[1].get("key_id"), path))
+                headers[name] = cipher.opened(*found, self._named(found[1].key_id, path))
         sealed_etag = headers.pop(ETAG, None)
         if meta is not None and sealed_etag is not None and (found := cipher.split(sealed_etag)) is not None:
-            headers["etag"] = cipher.opened(*found, self._named(meta.get("key_id"), path))
+            headers["etag"] = cipher.opened(*found, self._named(meta.key_id, path))
         listed = headers.get(LISTED_ETAG)
-        if listed is not None and (found := cipher.split(listed)) is not None:
-            headers[LISTED_ETAG] = cipher.opened(
-                *found, self._named(found[1].get("key_id"), path, container=True)
-            )
+        if listed is not None and not ours:
+            del headers[LISTED_ETAG]
+        elif listed is not None and (found := cipher.split(listed)) is not None:
+            headers[LISTED_ETAG] = cipher.opened(*found, self._named(found[1].key_id, path, container=True))
         common = headers.pop(META, None)
         if common is None:
             return meta
-        key = self._named(cipher.load(common).get("key_id"), path)
+        key = self._named(cipher.load(common).key_id, path)
         for name in [name for name in headers if name.startswith(_META)]:
             value = headers.pop(name)
             found = cipher.split(value)
@@ -325,7 +323,7 @@ class Encryption:
             try:
                 found = cipher.split(listed)
                 if found is not None:
-                    key = self._named(found[1].get("key_id"), path, container=True)
+                    key = self._named(found[1].key_id, path, container=True)
                     entry["hash"] = cipher.opened(*found, key)
             except (UnknownSecret, cipher.Unreadable) as error:
                 log.error("%s/%s: %s", path, entry.get("name"), error)
@@ -333,12 +331,12 @@ class Encryption:
         return response
 
 
-def _seal_telling(headers: dict[str, str], key: bytes, id: dict[str, str]) -> None:
+def _seal_telling(headers: dict[str, str], key: bytes, id: cipher.KeyId) -> None:
     """Encrypt the system metadata that tells of the content, unless that is done."""
     for name in [name for name in headers if name.startswith(_TELLING)]:
         value = headers[name]
         if value and cipher.split(value) is None:
-            headers[name] = cipher.seal(value, key, key_id=id)
+            headers[name] = cipher.seal(value, key, id)
             if name == SLO_ETAG:
                 headers[SLO_MAC] = cipher.etag_mac(key, value)
 

@@ -292,10 +292,15 @@ def test_the_cipher_is_the_standard_one() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["x", "%7B%22cipher%22%3A1%7D", "[]", "%7B%22iv%22%3A5%7D"])
-def test_broken_parameters(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [b"x", b"[]", b'{"iv":5}', b'{"iv":"AAAA"}', b'{"iv":"AAAAAAAAAAAAAAAAAAAAAA==","cipher":"ROT13"}'],
+)
+def test_broken_parameters(text: bytes) -> None:
     with pytest.raises(cipher.Unreadable):
-        cipher.load(text)
+        cipher.load(base64.urlsafe_b64encode(text).decode())
+    with pytest.raises(cipher.Unreadable):
+        cipher.load("?" + text.decode())
 
 
 def test_where_secrets_come_from(tmp_path: Path) -> None:
