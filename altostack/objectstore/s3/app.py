@@ -169,6 +169,7 @@ def _tell_etags(entries: list[dict[str, Any]]) -> None:
         if listed and "s3_etag=" in listed:
             etag, found = parameters(listed)
             entry["s3_etag"] = f'"{found.pop("s3_etag")}"'
+            found.pop("s3_class", None)
             entry["hash"] = with_parameters(etag, found)
 
 

@@ -1,6 +1,7 @@
 """Storage classes: other storage policies than the bucket's own.
 
-``STANDARD`` is the bucket's policy. Any other class is the name or an alias of a policy. The data of such an object
+``STANDARD`` is the bucket's policy. Any other class is the name or an alias of a policy; it is shown by the first alias,
+so that a policy can be called what S3's clients know (GLACIER). The data of such an object
 lies in a container of that policy beside the bucket (``bucket+policy``), the bucket holds a static link to it.
 """
 
@@ -14,10 +15,9 @@ from urllib.parse import quote, unquote
 
 from altostack.objectstore.http import Body, Response
 from altostack.objectstore.middleware import symlink
-from altostack.objectstore.middleware.shape import bare
+from altostack.objectstore.middleware.shape import bare, parameters
 from altostack.objectstore.s3.call import SEGMENTS, Call
 from altostack.objectstore.s3.errors import S3Error
-from altostack.objectstore.s3.versioning import kept_versions
 from altostack.objectstore.storage import StoragePolicy
 
 STANDARD: Final = "STANDARD"
@@ -34,6 +34,11 @@ def policy_of(call: Call, name: str) -> StoragePolicy | None:
     if found is None or found.deprecated:
         raise S3Error("InvalidStorageClass")
     return None if found.index == (call.info.policy or 0) else found
+
+
+def name_of(policy: StoragePolicy) -> str:
+    """The class as it is shown."""
+    return (policy.aliases[0] if policy.aliases else policy.name).upper()
 
 
 def container(call: Call, policy: StoragePolicy) -> str:
@@ -104,7 +109,7 @@ def target(call: Call, given: Mapping[str, str]) -> tuple[str, Linked | None]:
     if policy is None:
         return call.name, None
     beside = container(call, policy)
-    return call.name, Linked(call, beside, fresh_name(call), name.upper())
+    return call.name, Linked(call, beside, fresh_name(call), name_of(policy))
 
 
 def shown(call: Call, headers: Mapping[str, str]) -> dict[str, str]:
@@ -113,15 +118,20 @@ def shown(call: Call, headers: Mapping[str, str]) -> dict[str, str]:
     return {"x-amz-storage-class": found} if found else {}
 
 
-def listed(entry: Mapping[str, object]) -> str:
-    """The class of an object in a listing."""
+def listed(call: Call, entry: Mapping[str, object]) -> str:
+    """The class of an object in a listing of the call's bucket."""
+    listed_hash = entry.get("hash")
+    if isinstance(listed_hash, str) and "s3_class=" in listed_hash:
+        return parameters(listed_hash)[1]["s3_class"]
     path = entry.get("symlink_path")
     if not isinstance(path, str) or entry.get("version_symlink"):
         return STANDARD
     parts = unquote(path).split("/", 4)
-    if len(parts) == 5 and "+" in parts[3]:
-        return parts[3].rpartition("+")[2].upper()
-    return STANDARD
+    beside = f"{call.name}+"
+    if len(parts) != 5 or not parts[3].startswith(beside):
+        return STANDARD
+    policy = call.store.policy_named(parts[3].removeprefix(beside))
+    return name_of(policy) if policy is not None else STANDARD
 
 
 def follow(call: Call, response: Response, headers: Mapping[str, str]) -> Response:
@@ -132,8 +142,3 @@ def follow(call: Call, response: Response, headers: Mapping[str, str]) -> Respon
     if len(parts) != 5 or parts[2] != call.account or not parts[3].startswith(f"{call.name}+"):
         raise S3Error("InvalidObjectState", "The object is a link to another one.")
     return call.swift("POST", parts[3], parts[4], headers=headers)
-
-
-def transitions_allowed(call: Call) -> bool:
-    """Versions stay where they are."""
-    return not kept_versions(call.info)

@@ -164,13 +164,14 @@ def _headers(call: Call, source: Source) -> dict[str, str]:
         call.name,
         call.object,
     )
-    chosen = call.header("x-amz-storage-class")
+    policy = classes.policy_of(call, call.header("x-amz-storage-class"))
+    chosen = classes.name_of(policy) if policy is not None else classes.STANDARD
     held = source.headers.get(classes.CLASS) or classes.STANDARD
     if (
         same
         and source.call.version is None
         and directive == "COPY"
-        and (chosen or classes.STANDARD).upper() == held
+        and chosen == held
         and "x-amz-website-redirect-location" not in call.request.headers
         and "x-amz-checksum-algorithm" not in call.request.headers
     ):

@@ -128,9 +128,10 @@ def listed_etag(entry: Mapping[str, str]) -> str:
     return f"{large}-N" if large else etag
 
 
-def list_as(etag: str) -> dict[str, str]:
-    """The headers that make a multipart upload's ETag known to it and to listings."""
-    return {ETAG: etag, LISTED_ETAG: f"{etag.partition('-')[0]}; s3_etag={etag}"}
+def list_as(etag: str, storage_class: str = "") -> dict[str, str]:
+    """The headers that make a multipart upload's ETag (and class) known to it and to listings."""
+    more = f"; s3_class={storage_class}" if storage_class else ""
+    return {ETAG: etag, LISTED_ETAG: f"{etag.partition('-')[0]}; s3_etag={etag}{more}"}
 
 
 def override(request: Request, headers: dict[str, str], *, signed: bool) -> None:

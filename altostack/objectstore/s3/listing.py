@@ -90,7 +90,7 @@ def _content(call: Call, entry: dict[str, Any], code: str | None, owner: bool) -
             ("ETag", f'"{etag_of(entry)}"'),
             ("Size", size_of(entry)),
             ("Owner", [("ID", call.owner), ("DisplayName", call.owner)] if owner else None),
-            ("StorageClass", classes.listed(entry)),
+            ("StorageClass", classes.listed(call, entry)),
         ],
     )
 
@@ -214,5 +214,5 @@ def _version(call: Call, entry: dict[str, Any], code: str | None) -> xml.Child:
         ("ETag", f'"{etag_of(entry)}"'),
         ("Size", size_of(entry)),
         owner,
-        ("StorageClass", classes.listed(entry)),
+        ("StorageClass", classes.listed(call, entry)),
     ]

@@ -98,7 +98,7 @@ def create(call: Call) -> Response:
     chosen = call.header("x-amz-storage-class").upper()
     policy = classes.policy_of(call, chosen)
     if policy is not None:
-        given[classes.CLASS] = chosen
+        given[classes.CLASS] = classes.name_of(policy)
     classes.parts_container(call, None)
     classes.parts_container(call, policy)
     upload = uuid.uuid4().hex
@@ -388,7 +388,7 @@ def _final_headers(held: Response, upload: str, etag: str) -> dict[str, str]:
             found[name] = held.headers[name]
     found["content-type"] = held.headers.get(_KIND, "binary/octet-stream")
     found[UPLOAD] = upload
-    return found | headers.list_as(etag)
+    return found | headers.list_as(etag, held.headers.get(classes.CLASS, ""))
 
 
 def _sums(

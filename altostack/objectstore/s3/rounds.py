@@ -19,6 +19,7 @@ from altostack.objectstore.s3.call import Call, Gate, allowed
 from altostack.objectstore.s3.errors import S3Error
 from altostack.objectstore.s3.notification import PENDING, event
 from altostack.objectstore.s3.versioning import enabled, kept_versions
+from altostack.objectstore.storage import StoragePolicy
 from altostack.objectstore.store import Store
 
 log = logging.getLogger(__name__)
@@ -200,8 +201,9 @@ class _Bucket:
             due = [one for rule in fitting for one in rule.get("transitions", []) if self._due(one, since)]
             if due and not kept_versions(self._call.info):
                 chosen = max(due, key=lambda one: (one.get("days", 0), one.get("date", "")))["class"]
-                if classes.listed(entry) != chosen.upper():
-                    self._try(lambda one: self._move(one, chosen), call)
+                policy = classes.policy_of(self._call, chosen)
+                if policy is not None and classes.listed(self._call, entry) != classes.name_of(policy):
+                    self._try(lambda one, policy=policy: self._move(one, policy), call)  # type: ignore[misc]
 
     def _try(self, work: Callable[[Call], None], call: Call) -> None:
         if self._pause is not None:
@@ -284,12 +286,9 @@ class _Bucket:
 
     # ---- transitions
 
-    def _move(self, call: Call, chosen: str) -> None:
+    def _move(self, call: Call, policy: StoragePolicy) -> None:
         """Bring an object's data to another class. Whoever writes it at the same time wins: what we write is dated one
         tick behind what we read, and the disks refuse what is older than what they have."""
-        policy = classes.policy_of(call, chosen)
-        if policy is None:
-            return
         beside = classes.container(call, policy)
         doomed = segments.of(call)
         held = objects.head(call)
@@ -304,8 +303,11 @@ class _Bucket:
             for name, value in held.headers.items()
             if name.startswith(_KEPT) or name in headers.STORED or name in ("content-type", "x-delete-at")
         }
-        kept[classes.CLASS] = chosen.upper()
-        if objects.is_large(held.headers):
+        kept[classes.CLASS] = classes.name_of(policy)
+        large = objects.is_large(held.headers)
+        if large and (headers.ETAG not in held.headers or len(doomed) != int(held.headers[headers.ETAG].rpartition("-")[2])):
+            return  # Swift's users made it: what it consists of is theirs to place
+        if large:
             made = self._move_large(call, beside, kept, when)
         else:
             made = self._move_plain(call, beside, kept, when, stamp.normal(dated))
@@ -348,7 +350,7 @@ class _Bucket:
             manifest.append(
                 {"path": f"/{beside}/{target}", "etag": bare(stored.headers["etag"]), "size_bytes": size}
             )
-        given = kept | headers.list_as(kept[headers.ETAG]) if headers.ETAG in kept else dict(kept)
+        given = kept | headers.list_as(kept[headers.ETAG], kept[classes.CLASS])
         response = call.swift(
             "PUT", call.name, call.object, query={"multipart-manifest": "put"},
             headers=given | {"x-timestamp": when}, body=json.dumps(manifest).encode(),
