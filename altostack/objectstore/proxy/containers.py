@@ -40,6 +40,7 @@ _NAMED: Final = frozenset(
         "x-versions-location",
     }
 )
+_SITES: Final = 10_000  # places of lists that are remembered
 _SHARDING: Final = "x-container-sysmeta-sharding"
 
 
@@ -49,6 +50,7 @@ class Containers:
     def __init__(self, store: Store, crew: Crew, accounts: Accounts) -> None:
         self._store, self._crew, self._accounts = store, crew, accounts
         self.maps = Maps(store)
+        self._sites: dict[tuple[str, str], Site] = {}
 
     # ---- reading
 
@@ -179,6 +181,16 @@ class Containers:
             return
         self._accounts.ensure(account)
         self._create(account, container, store.clock.now(), store.default_policy.index, {})
+
+    def site(self, account: str, container: str) -> Site:
+        """Where the copies of a container's list lie; remembered, since every upload asks."""
+        key, ring = (account, container), self._store.rings.container
+        held = self._sites.get(key)
+        if held is None or held.ring is not ring:
+            if len(self._sites) >= _SITES:
+                self._sites.clear()
+            held = self._sites[key] = site_of(self._store, account, container)
+        return held
 
     # ---- parts
 

@@ -12,16 +12,15 @@ from altostack.objectstore.http import Place, Refusal, Request, Response
 from altostack.objectstore.proxy import backend
 from altostack.objectstore.proxy.accounts import EMPTY, stamp_of
 from altostack.objectstore.proxy.affinity import Affinity
+from altostack.objectstore.proxy.answers import absent, answer, etag_of, told
 from altostack.objectstore.proxy.coding import Coder
-from altostack.objectstore.proxy.conditions import applies, bare, parse_ranges, unmet
+from altostack.objectstore.proxy.conditions import bare, unmet
 from altostack.objectstore.proxy.containers import Containers, plain_type, spread_updates, value
 from altostack.objectstore.proxy.copies import Copies
 from altostack.objectstore.proxy.counts import Counts
 from altostack.objectstore.proxy.fragments import Fragments
-from altostack.objectstore.proxy.keep import Found, Keep, Upload
-from altostack.objectstore.proxy.known import site_of
+from altostack.objectstore.proxy.keep import Keep, Upload
 from altostack.objectstore.proxy.limits import check_length, check_metadata, check_name, check_text
-from altostack.objectstore.proxy.multipart import many
 from altostack.objectstore.proxy.spread import Crew, Site
 from altostack.objectstore.stamp import http_date, shown
 from altostack.objectstore.storage import Exists, Info, Missing, Row, Superseded, Update
@@ -44,8 +43,6 @@ ALLOWED: Final = frozenset(
 
 _KEPT: Final = ("x-object-meta-", "x-object-transient-sysmeta-", "x-object-sysmeta-")
 _POSTED: Final = ("x-object-meta-", "x-object-transient-sysmeta-")
-_CONDITIONS: Final = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
-_INTERNAL: Final = ("name", "content-length")
 
 
 class Objects:
@@ -79,12 +76,12 @@ class Objects:
         try:
             if self._expired(found.metadata) and not backend.true(headers.get(backend.OPEN_EXPIRED, "")):
                 raise absent(request, found.changed)
-            answer = _answer(request, found)
+            response = answer(request, found)
         except BaseException:
             found.close()
             raise
-        answer.headers[backend.POLICY] = str(site.policy)
-        return answer
+        response.headers[backend.POLICY] = str(site.policy)
+        return response
 
     # ---- changes
 
@@ -162,7 +159,7 @@ class Objects:
             self._queue(updates, site, place, stamp, held.get("x-delete-at"), metadata.get("x-delete-at"))
             keep.post(site, stamp, metadata, updates)
         except Missing as missing:
-            raise Refusal(404, headers=_told(missing.timestamp)) from None
+            raise Refusal(404, headers=told(missing.timestamp)) from None
         except Superseded as newer:
             raise Refusal(409, headers={backend.TIMESTAMP: newer.timestamp}) from None
         told = {name: text for name, text in held.items() if name.startswith("x-object-sysmeta-")}
@@ -242,7 +239,7 @@ class Objects:
             for name in ("if-match", "if-unmodified-since")
             if name in request.headers
         }
-        if self._expired(metadata) or unmet(wanted, _etag_of(request, metadata), changed) is not None:
+        if self._expired(metadata) or unmet(wanted, etag_of(request, metadata), changed) is not None:
             raise Refusal(412)
 
     def _metadata_of(self, request: Request, place: Place, stamp: str) -> dict[str, str]:
@@ -306,7 +303,7 @@ class Objects:
     def _updates(self, info: Info, site: Site, row: Row) -> list[list[Update]]:
         account, container = self._containers.maps.home(info, row.name)
         return spread_updates(
-            site_of(self._store, account, container), account, container, row, len(site.primaries)
+            self._containers.site(account, container), account, container, row, len(site.primaries)
         )
 
     def _queue(
@@ -328,7 +325,7 @@ class Objects:
             )
             self._containers.ensure(account, container)
             lines = spread_updates(
-                site_of(self._store, account, container), account, container, row, len(updates)
+                self._containers.site(account, container), account, container, row, len(updates)
             )
             for mine, more in zip(updates, lines, strict=True):
                 mine.extend(more)
@@ -336,17 +333,6 @@ class Objects:
 
 def _path(place: Place) -> str:
     return f"/{place.account}/{place.container}/{place.object}"
-
-
-def _told(timestamp: str | None) -> dict[str, str]:
-    return {} if timestamp is None else {backend.TIMESTAMP: timestamp}
-
-
-def absent(request: Request, timestamp: str | None) -> Refusal:
-    """The answer to a GET or HEAD of what is not there."""
-    if request.headers.get("if-match", "").strip() == "*":
-        return Refusal(412, headers=_told(timestamp))
-    return Refusal(404, headers=_told(timestamp))
 
 
 def _number(text: str | None) -> int | None:
@@ -376,65 +362,3 @@ def _delete_at(headers: dict[str, str], stamp: str) -> str | None:
         if moment <= now:
             raise Refusal(400, "X-Delete-At in past")
     return f"{min(moment, 9_999_999_999):010d}"
-
-
-def _etag_of(request: Request, metadata: dict[str, str]) -> str:
-    """What the request's conditions are compared with."""
-    said = request.headers.get(backend.ETAG_IS_AT)
-    if said is not None:
-        for name in said.split(","):
-            held = metadata.get(name.strip().lower())
-            if held is not None:
-                return held
-    return metadata["etag"]
-
-
-def _answer(request: Request, found: Found) -> Response:
-    """The answer to a GET or HEAD of an object that is there; takes over what ``found`` holds."""
-    metadata, asked = found.metadata, request.headers
-    headers = {name: text for name, text in metadata.items() if name not in _INTERNAL}
-    kind = headers["content-type"]
-    if ";" in kind:
-        kind = headers["content-type"] = plain_type(kind)[0]
-    size = int(metadata["content-length"])
-    headers["accept-ranges"] = "bytes"
-    headers["last-modified"] = http_date(found.changed)
-    headers["x-timestamp"] = shown(found.changed)
-    headers[backend.TIMESTAMP] = found.changed
-    headers[backend.DATA_TIMESTAMP] = found.timestamp
-    etag = _etag_of(request, metadata)
-    if any(name in asked for name in _CONDITIONS):
-        status = unmet(asked, etag, found.changed)
-        if status is not None:
-            found.close()
-            return Response(status, headers)
-    if request.method == "HEAD":
-        found.close()
-        headers["content-length"] = metadata["content-length"]
-        return Response(200, headers)
-    said = asked.get("range")
-    if said is not None and not _ignores_range(asked, metadata) and applies(asked, etag, found.changed):
-        runs = parse_ranges(said, size)
-        if runs is not None:
-            return _partial(headers, found, size, runs)
-    headers["content-length"] = metadata["content-length"]
-    return Response(200, headers, found.content(0, size))
-
-
-def _ignores_range(asked: dict[str, str], metadata: dict[str, str]) -> bool:
-    said = asked.get(backend.IGNORE_RANGE)
-    return said is not None and any(name.strip().lower() in metadata for name in said.split(","))
-
-
-def _partial(headers: dict[str, str], found: Found, size: int, runs: list[tuple[int, int]]) -> Response:
-    if not runs:
-        found.close()
-        kept = {k: headers[k] for k in ("etag", "last-modified", "x-timestamp", backend.TIMESTAMP)}
-        kept |= {"content-range": f"bytes */{size}", "accept-ranges": "bytes"}
-        return Refusal(416, headers=kept).response()
-    if len(runs) == 1:
-        start, stop = runs[0]
-        headers["content-range"] = f"bytes {start}-{stop - 1}/{size}"
-        headers["content-length"] = str(stop - start)
-        return Response(206, headers, found.content(start, stop))
-    return many(headers, found, size, runs)
