@@ -34,9 +34,9 @@ _HEADERS: Final = ("content-type", "content-encoding")
 
 
 def factory(conf: dict[str, Any], **local: str) -> Wrap:
-    """allowed_digests (sha256 sha512)."""
+    """allowed_digests (sha1 sha256 sha512): forms, and Tempest, still sign with HMAC-SHA1, which is not broken."""
     store = store_of(conf)
-    digests = signing.allowed_digests(local.get("allowed_digests", signing.DIGESTS))
+    digests = signing.allowed_digests(local.get("allowed_digests", "sha1 sha256 sha512"))
     store.facts["formpost"] = {"allowed_digests": digests}
     return lambda app: FormPost(app, store, digests)
 

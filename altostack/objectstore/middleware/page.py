@@ -76,7 +76,7 @@ def _row(kind: str, mark: str, link: str, name: str, told: str = "&nbsp;", when:
 
 
 def _page(title: str, css: str, body: str) -> bytes:
-    style = f'<link rel="stylesheet" type="text/css" href="{escape(css)}">' if css else _STYLE
+    style = f'<link rel="stylesheet" type="text/css" href="{escape(css)}" />' if css else _STYLE
     return (
         f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"><title>{escape(title)}</title>{style}</head>\n'
         f"<body>{body}</body></html>\n"

@@ -73,9 +73,18 @@ def test_files_become_objects(here: World) -> None:
     assert here.head(BASE + "b", x_auth_token="anna").headers["content-type"] == "image/png"
 
 
-@pytest.mark.parametrize(("key", "digest"), [("hush", "sha512"), ("mine", "sha256")])
+@pytest.mark.parametrize(("key", "digest"), [("hush", "sha512"), ("mine", "sha256"), ("mine", "sha1")])
 def test_keys_and_digests(here: World, key: str, digest: str) -> None:
     assert post(here, form(("a", b"x"), key=key, digest=digest)).status == 201
+
+
+def test_digests_are_for_operators_to_allow(tmp_path: Path, here: World) -> None:
+    strict = peopled(
+        tmp_path, "formpost token acl service", options={"formpost": {"allowed_digests": "sha512"}}
+    )
+    assert post(strict, form(("a", b"x"), digest="sha1")).status == 401
+    assert post(strict, form(("a", b"x"), digest="sha512")).status == 201
+    assert strict.store.facts["formpost"] == {"allowed_digests": ["sha512"]}
 
 
 def test_the_container_itself(here: World) -> None:
@@ -106,7 +115,6 @@ def test_nobody_is_sent_where_the_owner_did_not_say(here: World) -> None:
         ({"key": "guess"}, 401, b"FormPost: Invalid Signature"),
         ({"signature": "00"}, 401, b"FormPost: Invalid Signature"),
         ({"signature": "sha256:%%"}, 401, b"FormPost: Invalid Signature"),
-        ({"digest": "sha1"}, 401, b"FormPost: Invalid Signature"),
         ({"path": "/v1/AUTH_p1/c/other"}, 401, b"FormPost: Invalid Signature"),
         ({"max_file_size": "4"}, 400, b"FormPost: max_file_size exceeded"),
         ({"max_file_size": "many"}, 400, b"FormPost: max_file_size not an integer"),

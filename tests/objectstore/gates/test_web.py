@@ -135,7 +135,10 @@ def test_listings(here: World) -> None:
     text = here.get(f"{C}/").read().decode()
     assert '<a href="./sub/">sub/</a>' in text and 'href="./o"' in text
     assert 'href="./javascript%3Aalert%281%29"' in text
-    assert 'href="style%20sheet.css"' in text and 'id="parent"' not in text
+    assert (
+        '<link rel="stylesheet" type="text/css" href="style%20sheet.css" />' in text
+        and 'id="parent"' not in text
+    )
     text = here.get(f"{C}/sub/").read().decode()
     assert 'href="./a%26%22%3Cb%3E%2Etxt">a&amp;&quot;&lt;b&gt;.txt</a>' in text
     assert '<td class="colsize">2Ki</td>' in text and 'class="item type-text type-plain"' in text
