@@ -30,7 +30,7 @@ _WEIGHTS: Final = (
     4,
     4096,
 )  # how bad it is to share a region, zone, host; a device is out of the question
-_BATCH: Final = 1 << 17  # proposals looked at together: they fit into the caches
+_BATCH: Final = 1 << 17  # proposals looked at together, of three replicas: they fit into the caches
 _SPREAD: Final = 4096  # orders of the tree an empty ring is laid out in, at most
 _FURTHER: Final = 200  # beside so many moves for the sake of weights one may be made for the sake of distance
 _MUCH: Final = 100  # one in so many replicas moves: much
@@ -51,6 +51,7 @@ class Placer:
         self.free = free
         self.rng = rng
         self.before = table.copy()
+        self.batch = max(1 << 12, _BATCH * 3 // len(table))
         self.rules = _Rules.of(plan, len(table))
         self._present = np.arange(table.shape[1])[None, :] < ends[:, None]
         self._held = np.bincount(table[table >= 0], minlength=len(plan.quota))
@@ -166,7 +167,7 @@ class Placer:
             wanting = np.repeat(np.arange(len(need)), np.maximum(need, 0))
             if not len(wanting):
                 return
-            count = min(_BATCH, max(4 * min(len(wanting), len(cols)), 1 << 12))
+            count = min(self.batch, max(4 * min(len(wanting), len(cols)), 1 << 12))
             pick = rng.integers(len(cols), size=count) if count < len(cols) or not loose else None
             if pick is None:  # few are left: each gets its turn
                 pick = np.resize(rng.permutation(len(cols)), count)
@@ -306,7 +307,7 @@ class Placer:
         idle = done = 0
         bad = np.flatnonzero(self._bad_at(rows, cols, beyond))
         while len(bad) and partners.count and idle < _PATIENCE and done != allowed:
-            first = np.resize(rng.permutation(bad), min(_BATCH, 2 * len(bad) * partners.count))
+            first = np.resize(rng.permutation(bad), min(self.batch, 2 * len(bad) * partners.count))
             row, col = rows[first], cols[first]
             here = table[row, col]
             other_row, other_col = partners.draw(here)
