@@ -162,8 +162,8 @@ class Objects:
             raise Refusal(404, headers=told(missing.timestamp)) from None
         except Superseded as newer:
             raise Refusal(409, headers={backend.TIMESTAMP: newer.timestamp}) from None
-        told = {name: text for name, text in held.items() if name.startswith("x-object-sysmeta-")}
-        return Response(202, {**EMPTY, **told, "x-timestamp": shown(stamp)})
+        kept = {name: text for name, text in held.items() if name.startswith("x-object-sysmeta-")}
+        return Response(202, {**EMPTY, **kept, "x-timestamp": shown(stamp)})
 
     def delete(self, request: Request, place: Place) -> Response:
         """Delete it; that it is gone is written down in any case."""
