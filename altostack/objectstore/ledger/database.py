@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -46,12 +47,16 @@ _PUT: Final = (
     "INSERT OR REPLACE INTO {0} (name, timestamp, size, content_type, etag, policy, count, type_timestamp,"
     " meta_timestamp, shelf, seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_SMALL: Final = 256  # pages under which a file's free room does not matter
 _BATCH: Final = 5000  # lines of one transaction
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(tuple[str, list[Line]])
 _DROP: Final = "DELETE FROM {0} WHERE shelf = ? AND name = ?"
 _GET_LIVE: Final = _GET.format("live", 0)
 _GET_GONE: Final = _GET.format("gone", 1)
+
+
+Direction = Literal["in", "out", "fill"]
 
 
 class Corrupt(Exception):
@@ -105,12 +110,9 @@ class Database:
         with translated():
             found = os.stat(path)
             self.inode = (found.st_dev, found.st_ino)
-            self._file = os.open(path.with_suffix(".pending"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = _open_log(path.with_suffix(".pending"))
             try:
-                self._sql = sqlite3.connect(
-                    f"file:{path}?mode=rw", uri=True, isolation_level=None, check_same_thread=False,
-                    timeout=LOCK_WAIT, cached_statements=64,
-                )  # fmt: skip
+                self._sql = connect(path)
                 for pragma in _PRAGMAS:
                     self._sql.execute(pragma)
                 account, container = self._sql.execute("SELECT account, container FROM facts").fetchone()
@@ -229,15 +231,18 @@ class Database:
                 return False
             return sql.execute("SELECT 1 FROM live WHERE shelf >= 0 LIMIT 1").fetchone() is None
 
-    def point(self, id: str, direction: Literal["in", "out"]) -> int:
-        """How far the lines of the copy ``id`` are here ("in"), or how far it has those that are here ("out")."""
+    def point(self, id: str, direction: Direction) -> int:
+        """How far the lines of the copy ``id`` are here ("in"), or how far it has those that are here ("out").
+
+        "fill": how far a shard of that name has them (`ledger.sharder`).
+        """
         with self.reading() as sql:
             found = sql.execute(
                 "SELECT point FROM points WHERE id = ? AND direction = ?", (id, direction)
             ).fetchone()
         return found[0] if found else 0
 
-    def set_point(self, id: str, direction: Literal["in", "out"], point: int, now: str) -> None:
+    def set_point(self, id: str, direction: Direction, point: int, now: str) -> None:
         """A point never goes back; within a `transaction`."""
         self._sql.execute(
             "INSERT INTO points (id, direction, point, seen) VALUES (?, ?, ?, ?) ON CONFLICT (id, direction)"
@@ -273,9 +278,14 @@ class Database:
         drop(self._sql, table, keys)
 
     def shrink(self) -> None:
-        """Give back the room of the emptied log."""
+        """Give back the room of the emptied log, and that of lines that are gone when it is more than half."""
         with self.writing(), translated():
             self._pending.shrink()
+            pages, free = (
+                self._sql.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
+            )
+            if pages > _SMALL and free * 2 > pages:
+                self._sql.execute("VACUUM")
 
     def _check_in_place(self) -> None:
         """Whoever takes a database away holds its lock, and moves its folder."""
@@ -302,6 +312,32 @@ class Database:
             except BlockingIOError:
                 continue
         raise DeviceGone(f"{self.path.name} is locked")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The file for reading and writing, if it is there. Raises sqlite3.Error."""
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False,
+        timeout=LOCK_WAIT, cached_statements=64,
+    )  # fmt: skip
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _open_log(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        found = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        sync_folder(path.parent)  # what is recorded there has to be found again
+        return found
 
 
 def merge(sql: sqlite3.Connection, given: Iterable[Line], now: str, objects: bool) -> None:

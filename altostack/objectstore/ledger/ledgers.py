@@ -14,7 +14,7 @@ from typing import Final
 
 from altostack.objectstore.config import Settings
 from altostack.objectstore.ledger import lines, schema
-from altostack.objectstore.ledger.database import Corrupt, Database, translated
+from altostack.objectstore.ledger.database import Corrupt, Database, sync_folder, translated
 from altostack.objectstore.ledger.shards import KEPT
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import (
@@ -72,7 +72,8 @@ class Ledgers:
         wanted = None
         if container is not None:
             wanted = self._default_policy if policy is None else policy
-        made = self._make(spot, account, container, timestamp, wanted)
+        if self._make(spot, account, container, timestamp, wanted, metadata):
+            return True
         with self.database(spot, _kind(container)) as database, database.transaction():
             before = database.info()
             was_gone = before.gone
@@ -88,7 +89,7 @@ class Ledgers:
                 database.set_facts(put=timestamp)
             if metadata:
                 database.set_metadata(metadata)
-        return made or was_gone
+            return was_gone
 
     def info(self, spot: Spot, account: str, container: str | None) -> Info:
         """As `storage.Node.info`. Raises Missing."""
@@ -190,7 +191,13 @@ class Ledgers:
             raise DeviceGone(f"{device} is not there")
 
     def _make(
-        self, spot: Spot, account: str, container: str | None, timestamp: str, policy: int | None
+        self,
+        spot: Spot,
+        account: str,
+        container: str | None,
+        timestamp: str,
+        policy: int | None,
+        metadata: Dated | None = None,
     ) -> bool:
         """A new database where there is none; whether there was none."""
         self._check_device(spot.device)
@@ -200,7 +207,9 @@ class Ledgers:
             return False
         with translated():
             return write_new(
-                path, schema.image(account, container, timestamp, policy), self.devices / spot.device
+                path,
+                schema.image(account, container, timestamp, policy, metadata),
+                self.devices / spot.device,
             )
 
     @contextmanager
@@ -302,6 +311,7 @@ def put_new(path: Path, file: Path, top: Path) -> bool:
         os.fsync(opened)
     finally:
         os.close(opened)
+    path.with_suffix(".pending").touch()
     try:
         os.link(file, path)
     except FileExistsError:
@@ -309,15 +319,6 @@ def put_new(path: Path, file: Path, top: Path) -> bool:
     for one in [path.parent, *(made.parent for made in missing)]:
         sync_folder(one)
     return True
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def remove(folder: Path, top: Path) -> None:

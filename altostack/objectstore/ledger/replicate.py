@@ -21,13 +21,14 @@ from typing import Final, Protocol
 import msgspec
 
 from altostack.objectstore.ledger import schema
-from altostack.objectstore.ledger.database import Corrupt, Database, translated
+from altostack.objectstore.ledger.database import Corrupt, Database, connect, translated
 from altostack.objectstore.ledger.ledgers import Ledgers, put_new, remove
 from altostack.objectstore.ledger.lines import Line
 from altostack.objectstore.stamp import of_ns
 from altostack.objectstore.storage import DeviceGone, Kind, Missing, Spot
 
 BATCH: Final = 1000  # lines sent at a time
+_KNOWN: Final = 64  # other copies that a copy remembers
 FAR: Final = 50_000  # lines behind which a copy gets the whole file
 _COLUMNS: Final = (
     "name, timestamp, size, content_type, etag, {}, policy, count, type_timestamp, meta_timestamp, seq"
@@ -155,14 +156,14 @@ class Replication:
         """As `Replica.install`. ``path``: on the same device; it is gone afterwards."""
         target = self._ledgers.folder(spot, kind) / f"{spot.digest}.db"
         try:
-            with translated(), contextlib.closing(_open_file(path)) as file:
+            with translated(), contextlib.closing(connect(path)) as file:
                 if (state_of(file).container is None) != (kind == "account"):
                     raise Corrupt("another kind of database")
                 if not target.exists():
                     self._adopt(file)
             with translated():
                 if target.exists() or not put_new(target, path, self._ledgers.devices / spot.device):
-                    with contextlib.closing(_open_file(path)) as file:
+                    with contextlib.closing(connect(path)) as file:
                         self._join_file(spot, kind, file)
         except Corrupt as trouble:
             raise DeviceGone(f"what was sent for {spot.digest} is damaged: {trouble}") from trouble
@@ -172,7 +173,7 @@ class Replication:
     def _adopt(self, file: sqlite3.Connection) -> None:
         """Make a snapshot a copy of its own: what its origin knows of others' lines is true of it."""
         origin, seq = file.execute("SELECT id, seq FROM facts").fetchone()
-        file.execute("DELETE FROM points WHERE direction = 'out'")
+        file.execute("DELETE FROM points WHERE direction != 'in'")
         file.execute(
             "INSERT OR REPLACE INTO points (id, direction, point, seen) VALUES (?, 'in', ?, ?)",
             (origin, seq, self._ledgers.clock.now()),
@@ -236,7 +237,7 @@ class Replication:
                 pass  # what is recorded is merged
             with translated():  # by a connection of its own: meanwhile others read and write
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.closing(_open_file(database.path)) as file:
+                with contextlib.closing(connect(database.path)) as file:
                     file.execute("VACUUM INTO ?", (str(target),))
 
     def _send_file(self, spot: Spot, kind: Kind, other: Replica, folder: Path | None) -> None:
@@ -271,7 +272,16 @@ class Replication:
                 last = found[-1][:2]
             with database.transaction() as sql:
                 sql.execute("DELETE FROM metadata WHERE value = '' AND timestamp < ?", (before,))
-                sql.execute("DELETE FROM points WHERE seen < ?", (before,))
+                sql.execute("DELETE FROM points WHERE direction = 'fill' AND seen < ?", (before,))
+                for direction in (
+                    "in",
+                    "out",
+                ):  # copies do not meet while they are alike, so age says nothing
+                    newest = "SELECT id FROM points WHERE direction = ?1 ORDER BY seen DESC LIMIT ?2"
+                    sql.execute(
+                        f"DELETE FROM points WHERE direction = ?1 AND id NOT IN ({newest})",
+                        (direction, _KNOWN),
+                    )
                 known = state(database)
             database.shrink()
         return known.gone and known.deleted < before
@@ -300,20 +310,26 @@ class Replication:
         return True
 
     def audit(self, spot: Spot, kind: Kind) -> None:
-        """Read the whole file, and compare totals and mark with the lines.
+        """Read the whole file, and compare totals with the lines.
 
         A damaged one is put aside (DeviceGone). Raises Missing.
         """
-        with self._ledgers.database(spot, kind) as database, database.reading() as sql:
-            said = sql.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            if said != "ok":
-                raise Corrupt(said)
-            for table in ("live", "gone"):
-                wanted = dict(sql.execute(f"SELECT policy, COUNT(*) FROM {table} GROUP BY policy").fetchall())
-                if table == "live":
-                    totals = dict(sql.execute("SELECT policy, lines FROM totals WHERE lines").fetchall())
-                    if totals != wanted:
-                        raise Corrupt(f"totals say {totals}, there are {wanted} lines")
+        with self._ledgers.database(spot, kind) as database:
+            with database.reading():
+                pass  # what is recorded is merged
+            with translated(), contextlib.closing(connect(database.path)) as sql:  # others go on meanwhile
+                said = sql.execute("PRAGMA integrity_check(1)").fetchone()[0]
+                if said != "ok":
+                    raise Corrupt(said)
+                sql.execute("BEGIN")
+                found = sql.execute(
+                    "SELECT policy, COUNT(*), SUM(count), SUM(size) FROM live GROUP BY policy ORDER BY policy"
+                ).fetchall()
+                totals = sql.execute(
+                    "SELECT policy, lines, objects, bytes FROM totals WHERE lines ORDER BY policy"
+                ).fetchall()
+                if totals != found:
+                    raise Corrupt(f"totals are {totals}, lines make {found}")
 
     def misplaced(self, spot: Spot, limit: int = BATCH) -> list[Line]:
         """Lines and tombstones of objects that have another policy than their container. Raises Missing.
@@ -390,10 +406,6 @@ def _order(claim: tuple[str, int | None]) -> tuple[str, int]:
 def _line(found: tuple[object, ...]) -> Line:
     name, timestamp, size, content_type, etag, deleted, *rest = found[:-1]
     return (name, timestamp, size, content_type, etag, bool(deleted), *rest)  # type: ignore[return-value] # columns
-
-
-def _open_file(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)
 
 
 def _names(folder: Path) -> list[str]:

@@ -12,6 +12,8 @@ import secrets
 import sqlite3
 from typing import Final
 
+from altostack.objectstore.storage import Dated
+
 _LINES: Final = """
 CREATE TABLE {0} (
   shelf INTEGER NOT NULL, name TEXT NOT NULL, timestamp TEXT NOT NULL, size INTEGER NOT NULL,
@@ -37,16 +39,24 @@ _WAL: Final = (
 )
 
 
-def image(account: str, container: str | None, timestamp: str, policy: int | None) -> bytes:
-    """The file of a new, empty database."""
-    made = sqlite3.connect(":memory:")
+def image(
+    account: str, container: str | None, timestamp: str, policy: int | None, metadata: Dated | None = None
+) -> bytes:
+    """The file of a new database without lines."""
+    made = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        made.executescript(_TABLES)
+        made.execute("BEGIN")
+        for statement in _TABLES.split(";"):
+            made.execute(statement)
         made.execute(
             "INSERT INTO facts VALUES (?, ?, ?, ?, ?, '', ?, ?, ?, 0, ?)",
             (account, container, new_id(), timestamp, timestamp, timestamp, policy, timestamp, bytes(16)),
         )
-        made.commit()
+        made.executemany(
+            "INSERT INTO metadata (name, value, timestamp) VALUES (?, ?, ?)",
+            [(name.lower(), value, at) for name, (value, at) in (metadata or {}).items()],
+        )
+        made.execute("COMMIT")
         content = made.serialize()
     finally:
         made.close()

@@ -165,7 +165,7 @@ class Sharder:
             targets = [("", None, place.root)]
         for lower, upper, target in targets:
             with self._ledgers.database(place.spot, "container") as database:
-                brought = database.point(_filled(CLEAVING, lower, upper, target), "out")
+                brought = database.point(_filled(CLEAVING, lower, upper, target), "fill")
                 for table, batch in batches(database, lower, upper):
                     fresh = [line for line, seq in batch if seq > brought]
                     if fresh:
@@ -321,7 +321,7 @@ class Sharder:
         """Bring the range's lines to a container; whether it has all but a few that come right now."""
         name = _filled(purpose, lower, upper, target)
         with self._ledgers.database(spot, "container") as database:
-            point = database.point(name, "out")
+            point = database.point(name, "fill")
             for _ in range(_ROUNDS):
                 with database.reading() as sql:
                     newest = sql.execute("SELECT seq FROM facts").fetchone()[0]
@@ -330,7 +330,7 @@ class Sharder:
                     self._others.record(*target, [lines.to_row(line) for line, _ in batch])
                     done.filled += len(batch)
                 with database.transaction():
-                    database.set_point(name, "out", newest, self._ledgers.clock.now())
+                    database.set_point(name, "fill", newest, self._ledgers.clock.now())
                 if newest - point <= _FEW and point:
                     return True
                 point = newest

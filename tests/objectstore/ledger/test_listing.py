@@ -60,7 +60,7 @@ QUERIES = st.builds(
 
 
 @given(names=NAMES, gone=NAMES, queries=st.lists(QUERIES, min_size=1, max_size=8))
-@settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 def test_any_page(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], gone: list[str], queries: list[Query]
 ) -> None:

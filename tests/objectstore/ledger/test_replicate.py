@@ -368,3 +368,25 @@ class TestWalkingAndAuditing:
         assert not file.exists()
         with pytest.raises(Missing):
             ledgers.info(ONE, "a", "c")
+
+    def test_room_is_given_back(self, ledgers: Ledgers, replication: Replication, time: Time) -> None:
+        ledgers.create(ONE, "a", "c", at(1))
+        ledgers.record(ONE, "a", "c", [row(f"{n:05}", content_type="x" * 300) for n in range(6000)])
+        ledgers.record(ONE, "a", "c", [row(f"{n:05}", 2, deleted=True) for n in range(5900)])
+        assert ledgers.info(ONE, "a", "c").count == 100
+        time.forward(ledgers.settings.reclaim_age)
+        replication.reclaim(ONE, KIND)
+        ledgers.close()
+        assert (ledgers.folder(ONE, KIND) / f"{ONE.digest}.db").stat().st_size < 200_000
+        assert ledgers.info(ONE, "a", "c").count == 100
+        replication.audit(ONE, KIND)
+
+    def test_only_so_many_other_copies_are_remembered(
+        self, ledgers: Ledgers, replication: Replication
+    ) -> None:
+        ledgers.create(ONE, "a", "c", at(1))
+        for number in range(70):
+            replication.accept(ONE, KIND, [], f"copy{number}", number)
+        replication.reclaim(ONE, KIND)
+        points = replication.state(ONE, KIND).points
+        assert len(points) == 64 and "copy69" in points and "copy0" not in points

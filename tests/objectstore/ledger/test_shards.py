@@ -87,7 +87,7 @@ class TestMap:
     strays=st.booleans(),
     queries=st.lists(QUERIES, min_size=1, max_size=10),
 )
-@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 def test_any_page_of_shards(
     tmp_path_factory: pytest.TempPathFactory,
     names: list[str],
