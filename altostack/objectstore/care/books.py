@@ -18,6 +18,7 @@ from altostack.objectstore.storage import Kind, Missing, Spot
 
 _QUIET: Final = 2.0  # seconds that files must have rested: file times are not finer than a clock's tick
 _LINE: Final = "name, timestamp, size, content_type, etag, {}, policy, count, type_timestamp, meta_timestamp"
+_MOST: Final = 200_000  # databases that are remembered
 _SHARED: Final = (
     "account", "container", "created", "put", "deleted", "changed", "policy", "policy_since", "metadata", "mark",
 )  # fmt: skip
@@ -54,6 +55,8 @@ class Books:
         known = Known(_sum(state), state.seq)
         after = self._looks(spot, kind)  # reading may have merged what was pending
         if after is not None and max(after[::2]) < time.time_ns() - _QUIET * 1e9:
+            if len(self._known) >= _MOST:
+                self._known.clear()
             self._known[spot, kind] = (after, known)
         return known
 

@@ -21,6 +21,7 @@ from altostack.objectstore.storage import Device, DeviceGone, Kind, Missing, Rin
 
 _AT_ONCE: Final = 256  # databases whose sums are compared by one call
 _PIECE: Final = 4 << 20  # bytes of a file that are sent at a time
+_MOST: Final = 500_000  # copies of which is remembered how far they were told
 _UNTOLD: Final = 1000  # lines after which copies tell each other how far they are, though they are alike
 
 
@@ -111,6 +112,8 @@ class Databases:
             try:
                 if books.copies.push(spot, kind, Copy(peer, _moved(spot, other), kind)):
                     tally.count("pushed")
+                if len(self._told) >= _MOST:
+                    self._told.clear()
                 self._told[spot, kind, other.id] = mine.seq
             except Missing:
                 continue  # removed meanwhile

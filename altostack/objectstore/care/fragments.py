@@ -93,10 +93,10 @@ class Reconstructor:
                 self._stand_in(frag, theirs, at_once)
 
     def _compare(self, device: Device, frag: int, theirs: int, parts: Sequence[int]) -> None:
-        mine = {part: self._care.near.found(self._place, part, frag) for part in parts}
-        sums = {part: holdings.sum_of(found) for part, found in mine.items()}
+        sums = {part: self._care.near.total(self._place, part, frag) for part in parts}
         for part, found in self._care.peer(device).sums(self._policy, theirs, sums).items():
-            for suffix in [suffix for suffix, one in mine[part].items() if found.get(suffix) != one]:
+            mine = self._care.near.found(self._place, part, frag)
+            for suffix in [suffix for suffix, one in mine.items() if found.get(suffix) != one]:
                 if self._tally.stopped:
                     return
                 here = {

@@ -1,16 +1,15 @@
 """What a device holds of objects, in a form that nodes compare with each other, and what one of them lacks.
 
 A `Holding` is an object's files by their timestamps. Two devices that hold the same have equal holdings, whatever
-came first; so a sum over them (`sums`) says whether a partition is in step.
+came first; so a sum over them (`sums.Sums`) says whether a partition is in step.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -177,68 +176,6 @@ def rmdir(folder: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
             raise
-
-
-class Sums:
-    """Sums over what lies in a partition, by suffix; remembered for as long as the folders do not change.
-
-    Whoever changes an object touches the folders of its suffix and partition (`disk.objects.touch`); their times are
-    read before their contents, so a change that comes between is seen by the next look.
-    """
-
-    def __init__(self) -> None:
-        self._parts: dict[tuple[Place, int, int | None], tuple[int, dict[str, tuple[int, str]]]] = {}
-
-    def of(self, place: Place, part: int, frag: int | None) -> dict[str, str]:
-        """Sum by suffix; ``frag``: the index of the fragments that are looked at. Raises OSError."""
-        key = (place, part, frag)
-        top = f"{place.folder}/{part}"
-        changed = _changed(top)
-        if changed is None:
-            self._parts.pop(key, None)
-            return {}
-        known, before = self._parts.get(key, (0, {}))
-        if known != changed:
-            after = {}
-            for suffix in suffixes(place, part):
-                when = _changed(f"{top}/{suffix}")
-                if when is None:
-                    continue
-                one = before.get(suffix)
-                after[suffix] = (
-                    one
-                    if one is not None and one[0] == when
-                    else (when, self._sum(place, part, suffix, frag))
-                )
-            before = {suffix: one for suffix, one in after.items() if one[1]}
-            self._parts[key] = (changed, before)
-        return {suffix: one for suffix, (_, one) in before.items()}
-
-    def _sum(self, place: Place, part: int, suffix: str, frag: int | None) -> str:
-        """Empty when nothing that counts lies there."""
-        summed, some = hashlib.md5(usedforsecurity=False), False
-        for digest, found in holdings(place, part, suffix):
-            piece = found.piece(frag)
-            if piece is None and not found.tombstone:
-                continue
-            some = True
-            said = "" if piece is None else piece.timestamp
-            summed.update(f"{digest}|{said}|{found.meta}|{found.typed}|{found.tombstone}\n".encode())
-        return summed.hexdigest() if some else ""
-
-
-def _changed(folder: str) -> int | None:
-    try:
-        return os.stat(folder).st_mtime_ns
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def sum_of(found: Mapping[str, str]) -> str:
-    """One sum over a partition's sums by suffix."""
-    return hashlib.md5(
-        "".join(f"{suffix}{one}" for suffix, one in sorted(found.items())).encode(), usedforsecurity=False
-    ).hexdigest()
 
 
 def listed(folder: str) -> list[str]:

@@ -79,13 +79,12 @@ class Replicator:
 
     def _compare(self, device: Device, parts: Sequence[int]) -> None:
         peer = self._care.peer(device)
-        mine = {part: self._care.near.found(self._place, part, None) for part in parts}
-        differing = peer.sums(
-            self._place.policy, None, {part: holdings.sum_of(found) for part, found in mine.items()}
-        )
-        for part, theirs in differing.items():
-            suffixes = [s for s, one in mine[part].items() if theirs.get(s) != one]
-            self._offer(device, peer, part, suffixes)
+        sums = {part: self._care.near.total(self._place, part, None) for part in parts}
+        for part, theirs in peer.sums(self._place.policy, None, sums).items():
+            mine = self._care.near.found(self._place, part, None)
+            self._offer(
+                device, peer, part, [suffix for suffix, one in mine.items() if theirs.get(suffix) != one]
+            )
 
     def _stand_in(self, parts: Iterable[int]) -> None:
         """A device is out: its partitions' first handoffs hold what it should."""

@@ -7,6 +7,7 @@ alone, but for that of the shards.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from altostack.objectstore.care.daemon import Care, Home
 from altostack.objectstore.care.report import Tally
@@ -25,6 +26,8 @@ from altostack.objectstore.storage import (
     Subdir,
     Superseded,
 )
+
+_MOST: Final = 200_000  # containers that are remembered
 
 
 class Containers:
@@ -119,6 +122,8 @@ class Shards:
                     continue
                 plain = not info.shards and not info.account.startswith(shards.HIDDEN)
                 if plain and (done is None or done == Done()):
+                    if len(self._resting) >= _MOST:
+                        self._resting.clear()
                     self._resting[spot] = known.sum
                 else:
                     self._resting.pop(spot, None)

@@ -17,6 +17,7 @@ from altostack.objectstore.care.books import Books
 from altostack.objectstore.care.health import NodeStatus, node_status
 from altostack.objectstore.care.holdings import Holding, Place, Wants
 from altostack.objectstore.care.report import Report, Reports
+from altostack.objectstore.care.sums import Sums
 from altostack.objectstore.disk import layout
 from altostack.objectstore.disk.device import guarded
 from altostack.objectstore.disk.local import LocalNode
@@ -37,7 +38,7 @@ class Near:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._sums = holdings.Sums()
+        self._sums = Sums()
         self._books: Books | None = None
 
     def calls(self) -> dict[str, Callable[..., Any]]:
@@ -82,15 +83,19 @@ class Near:
         place = Place(self._path(device), policy)
         differing = {}
         for part, theirs in sums.items():
-            found = self.found(place, int(part), frag)
-            if holdings.sum_of(found) != theirs:
-                differing[int(part)] = found
+            if self.total(place, int(part), frag) != theirs:
+                differing[int(part)] = self.found(place, int(part), frag)
         return differing
 
-    def found(self, place: Place, part: int, frag: int | None) -> dict[str, str]:
-        """A partition's sums by suffix."""
+    def total(self, place: Place, part: int, frag: int | None) -> str:
+        """As `Sums.total`."""
         with guarded(place.device):
-            return self._sums.of(place, part, frag)
+            return self._sums.total(place, part, frag)
+
+    def found(self, place: Place, part: int, frag: int | None) -> dict[str, str]:
+        """As `Sums.suffixes`."""
+        with guarded(place.device):
+            return self._sums.suffixes(place, part, frag)
 
     def lacking(
         self, device: str, policy: int, part: int, frag: int | None, offered: Mapping[str, Holding]
