@@ -74,7 +74,7 @@ class FormPost:
 
     def __call__(self, request: Request) -> Response:
         said = request.headers.get("content-type", "")
-        if request.method != "POST" or "multipart/form-data" not in said.lower():
+        if request.method != "POST" or request.place is None or "multipart/form-data" not in said.lower():
             return self._app(request)
         kind, words = parameters(said)
         if kind != "multipart/form-data" or not words.get("boundary"):
