@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from urllib.parse import quote, unquote
 
 from altostack.objectstore import stamp
 
 MARK: Final = "\U0010ffff"
+_QUOTED: Final = quote(MARK)
 _END: Final = "\x01"
 _ESCAPE: Final = "\x02"
 _TOP: Final = 10**19 - 1  # nanoseconds
@@ -57,6 +59,18 @@ def parse(text: str) -> tuple[str, str] | None:
     if not end or len(turned) != 19 or not (turned.isascii() and turned.isdecimal()):
         return None
     return plain(name), stamp.of_ns(_TOP - int(turned))
+
+
+def shown(path: str) -> str | None:
+    """A quoted path ``[/v1/account/]container/object`` to a version as clients know it; None for any other path."""
+    before, mark, rest = path.partition(_QUOTED)
+    if not mark or (before and not before.endswith("/")):
+        return None
+    container, _, name = rest.partition("/")
+    found = parse(unquote(name))
+    if found is None:
+        return None
+    return f"{before}{container}/{quote(found[0])}?version-id={found[1]}"
 
 
 def version_of(text: str) -> str | None:

@@ -41,6 +41,7 @@ EXTEND: Final = "x-object-sysmeta-symloop-extend"  # the link does not count as 
 TRUSTED: Final = (
     "x-object-sysmeta-allow-reserved-names"  # what made the link answers for access to the target
 )
+OWN: Final = "x-backend-own-location"  # of an answer: where the object's own content lies, by a trusted link
 _SHOWN: Final = (
     (SYS_TARGET, TARGET),
     (SYS_ACCOUNT, TARGET_ACCOUNT),
@@ -93,7 +94,7 @@ class Symlinks:
     def _follow(self, request: Request, response: Response, *, soft: bool = True) -> Response:
         """What the link leads to. ``soft``: links that fix no ETag are followed too. Raises Refusal(409)."""
         wanted: str | None = None
-        location = ""
+        location = own = ""
         version = _version_of(request)
         account = request.place.account if request.place else ""
         counted = free = 0
@@ -118,6 +119,7 @@ class Symlinks:
             sub = again(request, path=unquote(location), query="", body=b"")
             if true(headers.get(TRUSTED)):
                 sub.authorize = None
+                own = own or (location if counted == 0 else "")
             response = ask(self._app, sub)
             wanted = fixed
         if wanted and response.status != 404:
@@ -129,6 +131,8 @@ class Symlinks:
                 )
         if location:
             response.headers["content-location"] = location
+        if own:
+            response.headers[OWN] = own
         return response
 
     # ---- PUT and POST

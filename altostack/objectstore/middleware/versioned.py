@@ -56,6 +56,13 @@ _NOT_COPIED: Final = frozenset(
 )  # fmt: skip
 
 
+def show_location(headers: dict[str, str]) -> None:
+    """Let Content-Location name an object, not what is hidden behind it."""
+    location = headers.get("content-location")
+    if location is not None and (shown := hidden.shown(location)) is not None:
+        headers["content-location"] = shown
+
+
 class Versioned:
     """One request to an object of such a container. enabled: False when keeping versions is suspended."""
 
@@ -82,31 +89,20 @@ class Versioned:
     # ---- without a version id
 
     def _read(self) -> Response:
-        response = self._app(self._request)
+        response = ask(self._app, self._request)
         self._tell_version(response)
         return response
 
     def _tell_version(self, response: Response) -> None:
         headers = response.headers
-        headers[VERSION_ID] = "null"
-        place = self._place
-        prefix = f"/{place.version}/{quote(place.account)}/{quote(self._hidden)}/"
-        location = headers.get("content-location", "")
-        if location.startswith(prefix):
-            root = f"/{place.version}/{quote(place.account)}/"
-            self._show(headers, location[len(prefix) :], "content-location", root)
+        own = hidden.shown(headers.pop(symlink.OWN, ""))
         target = headers.get(symlink.TARGET, "")
-        if target.startswith(quote(self._hidden) + "/"):
-            self._show(headers, target.partition("/")[2], symlink.TARGET, "")
+        if true(headers.get(LINK)) and (linked := hidden.shown(target)) is not None:
+            own = headers[symlink.TARGET] = linked
             for name in (*OURS, LISTED_ETAG):
                 headers.pop(name, None)
-
-    def _show(self, headers: dict[str, str], quoted: str, name: str, prefix: str) -> None:
-        found = hidden.parse(unquote(quoted))
-        if found is not None:
-            headers[VERSION_ID] = found[1]
-            own = quote(f"{self._place.container}/{self._place.object}")
-            headers[name] = f"{prefix}{own}?version-id={found[1]}"
+        show_location(headers)
+        headers[VERSION_ID] = "null" if own is None else own.rpartition("?version-id=")[2]
 
     def _put(self) -> Response:
         request = self._request
@@ -277,7 +273,7 @@ class Versioned:
         return self._app(again(self._request, query=""))
 
     def _read_null(self) -> Response:
-        response = self._app(self._request)
+        response = ask(self._app, self._request)
         self._tell_version(response)
         if response.headers[VERSION_ID] != "null":
             response.close()
@@ -298,6 +294,7 @@ class Versioned:
 
             sub.authorize = authorize
         response = ask(self._app, sub)
+        show_location(response.headers)
         if true(response.headers.get(DELETED)):
             response.close()
             raise Refusal(404, headers={VERSION_ID: version, "x-backend-content-type": MARKER_TYPE})

@@ -16,7 +16,7 @@ from altostack.objectstore.middleware.history import History
 from altostack.objectstore.middleware.options import Wrap, flag, store_of
 from altostack.objectstore.middleware.report import wanted_format
 from altostack.objectstore.middleware.shape import again, drained, failed, setting, true, unquoted
-from altostack.objectstore.middleware.versioned import OURS, Versioned
+from altostack.objectstore.middleware.versioned import OURS, Versioned, show_location
 from altostack.objectstore.middleware.versionlist import Versions, show_current, show_markers
 from altostack.objectstore.store import Store
 
@@ -84,7 +84,10 @@ class KeptVersions:
         if location and self._older and request.method in ("PUT", "DELETE"):
             mode = metadata.get(SYS_MODE, ("stack",))[0]
             return History(self._app, self._store, request, place, location).answer(mode)
-        return self._app(request)
+        response = ask(self._app, request)
+        if "content-location" in response.headers:
+            show_location(response.headers)
+        return response
 
     # ---- containers
 

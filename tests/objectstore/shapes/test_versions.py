@@ -279,6 +279,45 @@ def test_large_objects_and_links_have_versions(kept: World) -> None:
     assert kept.get("/v1/a/c/copy").read() == b"segment"
 
 
+def test_large_objects_of_a_version_go_with_their_segments(kept: World) -> None:
+    kept.put("/v1/a/segments/1", b"segment")
+    made = kept.put("/v1/a/v/o", b'[{"path": "/segments/1"}]', query={"multipart-manifest": "put"})
+    put(kept, b"newer")
+    query = {"multipart-manifest": "delete", "version-id": made.headers["x-object-version-id"]}
+    assert b"Number Deleted: 2" in kept.delete("/v1/a/v/o", query=query).read()
+    assert kept.head("/v1/a/segments/1").status == 404
+    assert kept.get("/v1/a/v/o").read() == b"newer"
+    assert len(versions(kept)) == 1
+
+
+def test_links_to_objects_that_have_versions(kept: World) -> None:
+    kept.put("/v1/a/w", x_versions_enabled="true")
+    kept.put("/v1/a/w/target", b"old")
+    target = kept.put("/v1/a/w/target", b"new").headers["x-object-version-id"]
+    kept.put("/v1/a/c/link", x_symlink_target="w/target")
+    own = kept.put("/v1/a/v/link", x_symlink_target="w/target").headers["x-object-version-id"]
+    location = f"/v1/a/w/target?version-id={target}"
+    got = kept.get("/v1/a/c/link")
+    assert (got.read(), got.headers["content-location"]) == (b"new", location)
+    assert "x-object-version-id" not in got.headers
+    for query in ({}, {"version-id": own}):
+        got = kept.get("/v1/a/v/link", query=query)
+        assert (got.read(), got.headers["content-location"]) == (b"new", location)
+        assert got.headers["x-object-version-id"] == own
+    static = kept.put("/v1/a/c/s", x_symlink_target="w/target", x_symlink_target_etag=md5(b"new"))
+    assert static.status == 201
+    assert kept.get("/v1/a/c/s").read() == b"new"
+    wrong = kept.put("/v1/a/c/s", x_symlink_target="w/target", x_symlink_target_etag=md5(b"old"))
+    assert (wrong.status, wrong.headers["content-location"]) == (409, location)
+    kept.put("/v1/a/w/target", b"newest")
+    assert kept.get("/v1/a/c/s").status == 409
+    assert kept.get("/v1/a/v/link").read() == b"newest"
+    head = kept.head("/v1/a/v/link", query={"symlink": "get"})
+    assert (head.headers["x-object-version-id"], head.headers["x-symlink-target"]) == (
+        own, f"v/link?version-id={own}",
+    )  # fmt: skip
+
+
 def test_lists_in_pieces(kept: World) -> None:
     for name in ("a", "a\x01", "a\x02b", "aa", "b/1", "b/2", "ü"):
         for content in (b"1", b"22"):
