@@ -19,6 +19,7 @@ Every daemon is a *pass* over this machine's devices. A pass
 `expire`                  deletes objects whose X-Delete-At has come, from the queue ``.expiring_objects``
 `reap`                    removes what a deleted account holds
 `shard`                   splits containers that grew large and joins small shards
+`reconcile`               objects that lie under another policy than their container's
 `sync`                    sends changes of a container to another cluster (container sync)
 `drives`                  devices that fail to read or write, or whose kernel log says so
 `relink`                  links files to their new places while a ring's part power rises
@@ -28,15 +29,15 @@ Every daemon is a *pass* over this machine's devices. A pass
 What the daemons of two nodes say to each other beyond `storage.Node` are the calls of `upkeep`; `upkeep.near` answers
 them on the node, `upkeep.Peer` asks them, in this process or over the node's HTTP.
 
-What is promised, with W the quorum of a write (more than half of a policy's copies; for erasure coding data + 1
+What is promised, with W the quorum of a write (half of a policy's copies, rounded up; for erasure coding data + 1
 fragments): a write that was acknowledged is on W devices, synced to disk. It is read back, byte for byte, while any of
 these devices (for erasure coding: ``data`` of them) can be read, and again once they can. A read returns a value that
 was written and not a mixture of two. A read that begins after a write was acknowledged returns that write's value or a
-later one whenever the devices it asks include one of the W; while copies on other devices are older and those of the W
-are unreachable it may return an older value. After faults have healed and every daemon has made its passes, all copies
-are equal to the newest acknowledged version or to a later one that was begun and not acknowledged; a deletion counts
-as a version, and is remembered for ``reclaim_age``: a device that was away for longer must be emptied before it comes
-back.
+later one whenever it compares copies (X-Newest, and every read of fragments) and the devices that answer include one of
+the W; otherwise it may return an older value, for as long as copies differ. After faults have healed and every daemon
+has made its passes, all copies are equal to the newest acknowledged version or to a later one that was begun and not
+acknowledged; a deletion counts as a version, and is remembered for ``reclaim_age``: a device that was away for longer
+must be emptied before it comes back.
 """
 
 from __future__ import annotations

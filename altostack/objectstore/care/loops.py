@@ -17,6 +17,7 @@ from altostack.objectstore.care.expire import Expirer
 from altostack.objectstore.care.fragments import reconstruct
 from altostack.objectstore.care.objects import replicate
 from altostack.objectstore.care.reap import reap
+from altostack.objectstore.care.reconcile import Reconciler
 from altostack.objectstore.care.relink import relink
 from altostack.objectstore.care.report import Tally
 from altostack.objectstore.care.settings import CareSettings
@@ -36,7 +37,7 @@ def passes(care: Care) -> dict[str, Pass]:
     """Every daemon by name: what it does with one of this machine's devices."""
     coders: dict[int, Coder] = {}
     databases, numbers, sender, expirer = Databases(care), Numbers(care), Sender(care), Expirer(care)
-    shards = Shards(care)
+    shards, reconciler = Shards(care), Reconciler(care)
     return {
         "replicate": lambda device: replicate(care, device),
         "reconstruct": lambda device: reconstruct(care, device, coders),
@@ -47,6 +48,7 @@ def passes(care: Care) -> dict[str, Pass]:
         "audit-databases": lambda device: audit_databases(care, device),
         "reap": lambda device: reap(care, device),
         "shard": shards.run,
+        "reconcile": reconciler.run,
         "sync": sender.run,
         "relink": lambda device: relink(care, device),
         "expire": once(care, expirer.run),

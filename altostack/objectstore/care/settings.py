@@ -29,6 +29,7 @@ class CareSettings(Base, frozen=True, kw_only=True):
     shard: float = 30.0
     shard_rows: int = 1_000_000
     sync: float = 60.0
+    reconcile: float = 60.0
     lifecycle: float = 3600.0
     drives: float = 300.0
     drives_unmount: bool = False
