@@ -15,7 +15,7 @@ Headers of requests to the proxy (the gatekeeper takes them from clients):
 
 Headers of answers: ``x-backend-timestamp`` (newest change), ``x-backend-data-timestamp`` (of an object's data),
 ``x-backend-storage-policy-index``, ``x-backend-fake-account-listing`` (the account is not there yet); a missing
-object's ``x-backend-timestamp`` is its tombstone's.
+object's ``x-backend-timestamp`` is its tombstone's. A POST's answer has the object's system metadata.
 
 Facts of a request (``request.facts``):
 

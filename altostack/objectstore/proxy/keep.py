@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from altostack.objectstore.http import Body, ClientGone, Content, Refusal
+from altostack.objectstore.proxy.hashing import Sum
 from altostack.objectstore.proxy.spread import Site
 from altostack.objectstore.storage import Update
 
@@ -36,7 +36,7 @@ class Found(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Upload:
-    """An object that comes in.
+    """An object that comes in. Has to be closed.
 
     metadata: without "etag" and "content-length", which are known when all has been read. most: bytes that it may have
     at most. etag: what the client says it is. absent: only if nothing is there. footers: see `backend.FOOTERS`.
@@ -53,7 +53,7 @@ class Upload:
     updates: Callable[[dict[str, str]], list[list[Update]]]
     stored_etag: str = ""
     content: bytes | None = None  # of a body that was read already
-    _sum: hashlib._Hash = field(default_factory=lambda: hashlib.md5(usedforsecurity=False))
+    _sum: Sum = field(default_factory=Sum)
     _size: int = 0
 
     @property
@@ -87,6 +87,10 @@ class Upload:
             self.footers(self.metadata)
         self.stored_etag = self.metadata["etag"]
         return self.metadata
+
+    def close(self) -> None:
+        """Done, or given up."""
+        self._sum.close()
 
 
 class Keep(Protocol):

@@ -112,17 +112,22 @@ class Objects:
         )
         if "if-match" in headers or "if-unmodified-since" in headers:
             self._check_held(request, keep, site)
+        with closing(upload):
+            try:
+                self._put(keep, site, upload)
+            except Superseded as newer:
+                return Response(202, {**EMPTY, backend.TIMESTAMP: newer.timestamp})
+        self._counts.note(place.account, str(place.container))
+        return Response(201, {**EMPTY, "etag": upload.stored_etag, "last-modified": http_date(stamp)})
+
+    def _put(self, keep: Keep, site: Site, upload: Upload) -> None:
         try:
             keep.put(site, upload)
         except Exists:
             if upload.spent or not self._gone(keep, site):
                 raise Refusal(412) from None
-            upload.absent = False
+            upload.absent = False  # what is there has expired
             keep.put(site, upload)
-        except Superseded as newer:
-            return Response(202, {**EMPTY, backend.TIMESTAMP: newer.timestamp})
-        self._counts.note(place.account, str(place.container))
-        return Response(201, {**EMPTY, "etag": upload.stored_etag, "last-modified": http_date(stamp)})
 
     def post(self, request: Request, place: Place) -> Response:
         """Replace its metadata."""

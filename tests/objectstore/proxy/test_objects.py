@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,6 +118,23 @@ def test_a_body_of_another_length_than_it_says(one: World) -> None:
 def _gone() -> Iterator[bytes]:
     yield b"x"
     raise ClientGone("gone")
+
+
+def test_no_thread_is_left_of_a_large_upload(one: World) -> None:
+    large = bytes(8 << 20)
+    other = single(one.store.folder / "other")
+    other.put("/v1/a/c")
+    assert other.put("/v1/a/c/o", large).headers["etag"] == md5(large)
+
+    def broken() -> Iterator[bytes]:
+        for _ in range(6):
+            yield bytes(1 << 20)
+        raise ClientGone("gone")
+
+    with pytest.raises(ClientGone):
+        other.put("/v1/a/c/o", Stream(broken()))
+    assert not [thread for thread in threading.enumerate() if thread.name == "object-sum"]
+    other.close()
 
 
 def test_only_where_nothing_is(one: World, now: Now) -> None:
