@@ -104,7 +104,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         """Raises FileNotFoundError, Corrupt, DeviceGone."""
-        self.path = path
+        self.path, self._name = path, str(path)
         self.lock = threading.RLock()
         self.users = 0
         with translated():
@@ -147,9 +147,8 @@ class Database:
             self._sql.execute("BEGIN IMMEDIATE")
             try:
                 recorded = self._pending.frames()
-                for frame in recorded:
-                    now, given = _DECODER.decode(frame)
-                    self.merge(given, now)
+                if recorded:
+                    merge(self._sql, map(_DECODER.decode, recorded), self.container is not None)
                 yield self._sql
                 self._sql.execute("COMMIT")
             except BaseException:
@@ -271,7 +270,7 @@ class Database:
 
     def merge(self, given: Iterable[Line], now: str) -> None:
         """Bring lines in; within a `transaction`. ``now``: for lines that do not say when their counts were true."""
-        merge(self._sql, given, now, self.container is not None)
+        merge(self._sql, [(now, given)], self.container is not None)
 
     def drop(self, table: Literal["live", "gone"], keys: Sequence[tuple[int, str]]) -> None:
         """Forget lines (shelf, name) without a trace; within a `transaction`."""
@@ -290,7 +289,7 @@ class Database:
     def _check_in_place(self) -> None:
         """Whoever takes a database away holds its lock, and moves its folder."""
         try:
-            found = os.stat(self.path)
+            found = os.stat(self._name)
         except FileNotFoundError:
             raise Missing from None
         if (found.st_dev, found.st_ino) != self.inode:
@@ -340,16 +339,17 @@ def _open_log(path: Path) -> int:
         return found
 
 
-def merge(sql: sqlite3.Connection, given: Iterable[Line], now: str, objects: bool) -> None:
+def merge(sql: sqlite3.Connection, given: Iterable[tuple[str, Iterable[Line]]], objects: bool) -> None:
     """Join lines with those that are there, and keep totals, the mark and the numbers of changes right.
 
-    now: for lines that do not say when their counts were true. objects: of a container, not of an account.
+    given: lines, each lot with the time that they are true at if they do not say it. objects: of a container, not of
+    an account.
     """
     seq, sum_ = sql.execute("SELECT seq, mark FROM facts").fetchone()
     total = int.from_bytes(sum_)
     joined: dict[tuple[int, str], Line] = {}  # what is to be written
     before: dict[tuple[int, str], Line | None] = {}
-    for line in given:
+    for now, line in ((now, line) for now, lot in given for line in lot):
         shelf = line[6] if objects else 0
         key = (shelf, line[0])
         known = joined.get(key)
@@ -387,8 +387,10 @@ def merge(sql: sqlite3.Connection, given: Iterable[Line], now: str, objects: boo
             if bool(known[5]) != bool(new[5]):
                 drops["gone" if known[5] else "live"].append(key)
     for table in ("live", "gone"):
-        sql.executemany(_DROP.format(table), drops[table])
-        sql.executemany(_PUT.format(table), puts[table])
+        if drops[table]:
+            sql.executemany(_DROP.format(table), drops[table])
+        if puts[table]:
+            sql.executemany(_PUT.format(table), puts[table])
     _add(sql, changes)
     sql.execute("UPDATE facts SET seq = ?, mark = ?", (seq, total.to_bytes(16)))
 

@@ -44,8 +44,9 @@ class Ledgers:
 
     def __init__(self, devices: Path, settings: Settings, *, clock: Clock) -> None:
         self.devices, self.settings, self.clock = devices, settings, clock
+        self._top = str(devices)
         self._default_policy = next(one.index for one in settings.storage_policies() if one.default)
-        self._open: OrderedDict[Path, Database] = OrderedDict()
+        self._open: OrderedDict[str, Database] = OrderedDict()
         self._lock = threading.Lock()
         self._forgotten: list[Database] = []  # of the process that forked this one: not ours to close
         me = weakref.ref(self)
@@ -171,7 +172,12 @@ class Ledgers:
 
     def folder(self, spot: Spot, kind: Kind) -> Path:
         """Where the database of a spot lies."""
-        return self.devices / spot.device / f"{kind}s" / str(spot.part) / spot.digest[-3:] / spot.digest
+        return Path(self._path(spot, kind)).parent
+
+    def _path(self, spot: Spot, kind: Kind) -> str:
+        """The database's file; text, for this is on the way of every call."""
+        digest = spot.digest
+        return f"{self._top}/{spot.device}/{kind}s/{spot.part}/{digest[-3:]}/{digest}/{digest}.db"
 
     def close(self) -> None:
         """Close every database."""
@@ -186,8 +192,8 @@ class Ledgers:
         self._open = OrderedDict()
 
     def _check_device(self, device: str) -> None:
-        path = self.devices / device
-        if not (path.is_mount() if self.settings.mount_check else path.is_dir()):
+        path = f"{self._top}/{device}"
+        if not (os.path.ismount(path) if self.settings.mount_check else os.path.isdir(path)):
             raise DeviceGone(f"{device} is not there")
 
     def _make(
@@ -201,13 +207,12 @@ class Ledgers:
     ) -> bool:
         """A new database where there is none; whether there was none."""
         self._check_device(spot.device)
-        folder = self.folder(spot, _kind(container))
-        path = folder / f"{spot.digest}.db"
-        if path.exists():
+        path = self._path(spot, _kind(container))
+        if os.path.exists(path):
             return False
         with translated():
             return write_new(
-                path,
+                Path(path),
                 schema.image(account, container, timestamp, policy, metadata),
                 self.devices / spot.device,
             )
@@ -215,7 +220,7 @@ class Ledgers:
     @contextmanager
     def database(self, spot: Spot, kind: Kind) -> Iterator[Database]:
         """The open database of a spot. Raises Missing, DeviceGone; a damaged one is put aside."""
-        path = self.folder(spot, kind) / f"{spot.digest}.db"
+        path = self._path(spot, kind)
         try:
             database = self._borrow(path)
         except FileNotFoundError:
@@ -232,7 +237,7 @@ class Ledgers:
         finally:
             self._give_back(path, database)
 
-    def _borrow(self, path: Path) -> Database:
+    def _borrow(self, path: str) -> Database:
         """Whoever gets it gives it back by `_give_back`. Raises FileNotFoundError, Corrupt, DeviceGone."""
         found = os.stat(path)
         inode = (found.st_dev, found.st_ino)
@@ -244,7 +249,7 @@ class Ledgers:
                     idle += self._let_go(path)
                     database = None
                 if database is None:
-                    database = self._open[path] = Database(path)
+                    database = self._open[path] = Database(Path(path))
                 self._open.move_to_end(path)
                 database.users += 1
                 while len(self._open) > _OPEN:
@@ -254,14 +259,14 @@ class Ledgers:
             for one in idle:
                 one.close()
 
-    def _give_back(self, path: Path, database: Database) -> None:
+    def _give_back(self, path: str, database: Database) -> None:
         with self._lock:
             database.users -= 1
             idle = not database.users and self._open.get(path) is not database
         if idle:
             database.close()
 
-    def _let_go(self, path: Path) -> tuple[Database, ...]:
+    def _let_go(self, path: str) -> tuple[Database, ...]:
         """Keep it open no longer than somebody uses it; what can be closed now. With the lock held."""
         database = self._open.pop(path)
         return () if database.users else (database,)
