@@ -14,6 +14,7 @@ from altostack import filters
 from altostack.kit.auth import Epoch, TokenCache
 from altostack.kit.clients import Client
 from altostack.kit.policy import Policy
+from altostack.objectstore.accesslog import AccessLog
 from altostack.objectstore.config import Settings
 from altostack.objectstore.disk.local import LocalNode
 from altostack.objectstore.disk.remote import RemoteNode
@@ -138,10 +139,13 @@ def serve_store(
     from altostack.objectstore.disk import server as nodes
 
     servers = []
+    accesses = AccessLog(store.folder / "log" / "objectstore-access.log")
     if "clients" in listeners:
         if store.app is None:
             raise RuntimeError("the pipeline is not made yet")
-        servers.append(Server(store.app, listeners["clients"], threads=store.settings.threads))
+        servers.append(
+            Server(store.app, listeners["clients"], threads=store.settings.threads, done=accesses)
+        )
     if "nodes" in listeners:
         if not isinstance(store.local, LocalNode):
             raise RuntimeError("there are no devices to serve")
@@ -159,3 +163,4 @@ def serve_store(
         loop.stop(2.0)
     for server in servers:
         server.stop()
+    accesses.close()

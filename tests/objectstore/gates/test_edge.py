@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import logging
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from altostack.objectstore import accesslog
+from altostack.objectstore.accesslog import AccessLog
 from altostack.objectstore.http import ClientGone, Refusal, Request, Response
 from altostack.objectstore.httpd import Server, listen
 from altostack.objectstore.middleware import catch, gatekeeper, health, listing
@@ -46,41 +48,75 @@ def test_whatever_happens_is_answered(tmp_path: Path, trouble: Exception, status
     assert b"the secret" not in answer.read()
 
 
-def test_the_access_log_tells_all_but_secrets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "altostack.objectstore.access")
+@pytest.fixture
+def accesses(tmp_path: Path) -> Iterator[AccessLog]:
+    made = AccessLog(tmp_path / "log" / "access.log", every=0.01)
+    yield made
+    made.close()
+
+
+def lines(accesses: AccessLog, path: Path) -> list[dict[str, object]]:
+    accesses.close()
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_access_log_tells_all_but_secrets(tmp_path: Path, accesses: AccessLog) -> None:
     made = request(
         "GET", "/v1/AUTH_p1/c/o", query="temp_url_sig=deadbeef&temp_url_expires=1&X-Amz-Signature=cafe&limit=3",
-        who="anna", remote="10.0.0.9", user_agent="curl",
+        who="anna", remote="10.0.0.9", user_agent="curl\udcff",
     )  # fmt: skip
     made.trans_id = "tx-1"
-    catch.log_access(made, Response(206), 77, 0.25)
-    line = caplog.records[0]
-    assert line.getMessage() == (
-        "GET /v1/AUTH_p1/c/o?temp_url_sig=***&temp_url_expires=1&X-Amz-Signature=***&limit=3 206"
-    )
-    told = vars(line)
-    assert (told["bytes_sent"], told["seconds"], told["client"], told["user"], told["trans_id"]) == (
-        77, 0.25, "10.0.0.9", "u-anna", "tx-1",
-    )  # fmt: skip
-    assert "anna" not in {value for key, value in told.items() if key != "user"}  # the token
+    accesses(made, Response(206), 77, 0.25)
+    (line,) = lines(accesses, tmp_path / "log" / "access.log")
+    path = "/v1/AUTH_p1/c/o?temp_url_sig=***&temp_url_expires=1&X-Amz-Signature=***&limit=3"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ", str(line.pop("time")))
+    assert isinstance(line.pop("pid"), int)
+    assert line == {
+        "level": "info", "logger": "altostack.objectstore.access", "process": "objectstore",
+        "message": f"GET {path} 206", "request_id": "tx-1", "method": "GET", "path": path, "status": 206,
+        "bytes_in": 0, "bytes_sent": 77, "seconds": 0.25, "client": "10.0.0.9", "user": "u-anna", "project": "p1",
+        "agent": "curl\\udcff",
+    }  # fmt: skip
+    assert (tmp_path / "log" / "access.log").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_server_calls_the_access_log(
-    tmp_path: Path, inner: Inner, caplog: pytest.LogCaptureFixture
+def test_the_access_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accesslog, "ROTATE_BYTES", 100)
+    path = tmp_path / "access.log"
+    for number in range(8):
+        one = AccessLog(path, every=0.0)
+        one(request("GET", f"/{number}"), Response(200), 0, 0.0)
+        one.close()
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["access.log", *(f"access.log.{number}" for number in range(1, 6))]
+    assert b'"/7"' in path.read_bytes() and b'"/6"' in (tmp_path / "access.log.1").read_bytes()
+
+
+def test_an_access_log_that_cannot_be_written_stops_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    (tmp_path / "log").write_text("a file where the folder should be")
+    one = AccessLog(tmp_path / "log" / "access.log", every=0.0)
+    one(request("GET", "/"), Response(200), 0, 0.0)
+    one.close()
+    assert "1 lines of the access log were lost" in caplog.text
+
+
+def test_the_server_calls_the_access_log(tmp_path: Path, inner: Inner, accesses: AccessLog) -> None:
     import urllib.request
 
-    caplog.set_level(logging.INFO, "altostack.objectstore.access")
     listener = listen("127.0.0.1", 0)
-    server = Server(build(catch.factory, store(tmp_path), inner), listener, threads=1, done=catch.log_access)
+    server = Server(build(catch.factory, store(tmp_path), inner), listener, threads=1, done=accesses)
     server.start()
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{listener.getsockname()[1]}/v1/a") as answer:
-            assert answer.headers["X-Trans-Id"] == answer.headers["X-Openstack-Request-Id"]
+            said = answer.headers["X-Trans-Id"]
+            assert said == answer.headers["X-Openstack-Request-Id"]
             assert answer.read() == b"inner"
     finally:
         server.stop(1.0)
-    assert vars(caplog.records[0])["bytes_sent"] == 5
+    (line,) = lines(accesses, tmp_path / "log" / "access.log")
+    assert (line["request_id"], line["bytes_sent"]) == (said, 5)
 
 
 OURS = [
