@@ -15,7 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -30,14 +30,18 @@ _REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who signed a request. account: theirs. key: signs the chunks of the body (version 4). owner: whether they do with
-    their account what they like, None where the policy engine says so."""
+    """Who signed a request.
+
+    account: theirs. key: signs the chunks of the body (version 4). owner: whether they do with their account what they
+    like, None where the policy engine says so. groups: of a user of the paste file, as Swift's ACLs name them.
+    """
 
     access: str
     context: Context
     account: str
     key: bytes | None = None
     owner: bool | None = None
+    groups: frozenset[str] = frozenset()
 
     @property
     def id(self) -> str:
@@ -71,10 +75,11 @@ def legacy(secret: str, text: bytes) -> str:
 class Secret:
     """An access key of the paste file."""
 
-    secret: str
+    secret: str = field(repr=False)
     context: Context
     account: str
     owner: bool = True
+    groups: frozenset[str] = frozenset()
 
 
 class FileKeys:
@@ -92,7 +97,7 @@ class FileKeys:
         rights = [legacy(known.secret, text) if key is None else sign(key, text) for text in texts]
         if not any([same(signed.signature, right) for right in rights]):
             raise S3Error("SignatureDoesNotMatch")
-        return Caller(signed.access, known.context, known.account, key, known.owner)
+        return Caller(signed.access, known.context, known.account, key, known.owner, known.groups)
 
 
 class IdentityKeys:

@@ -51,6 +51,10 @@ class Who:
 
     ids: frozenset[str] = frozenset()
 
+    def alone(self, project: str) -> Who:
+        """Without the names that mean all of the project's users."""
+        return Who(self.ids - {project, f"arn:aws:iam::{project}:root"})
+
 
 def who(project: str, user_id: str, user_name: str) -> Who:
     """A user of a project."""

@@ -305,7 +305,10 @@ class _Bucket:
         }
         kept[classes.CLASS] = classes.name_of(policy)
         large = objects.is_large(held.headers)
-        if large and (headers.ETAG not in held.headers or len(doomed) != int(held.headers[headers.ETAG].rpartition("-")[2])):
+        if large and (
+            headers.ETAG not in held.headers
+            or len(doomed) != int(held.headers[headers.ETAG].rpartition("-")[2])
+        ):
             return  # Swift's users made it: what it consists of is theirs to place
         if large:
             made = self._move_large(call, beside, kept, when)

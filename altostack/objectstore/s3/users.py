@@ -6,58 +6,37 @@ import configparser
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from altostack.kit.context import Context
+from altostack.objectstore.middleware.tempauth import users_of
 from altostack.objectstore.s3.keys import FileKeys, Secret
 
 
 def file_keys(conf: Mapping[str, Any], local: Mapping[str, str], prefix: str) -> FileKeys:
     """The keys in the filter's options ``local`` and in the paste file's [filter:tempauth].
 
-    prefix: of accounts (AUTH_). Raises ValueError for an option that cannot be understood.
+    prefix: of accounts (AUTH_). Raises ValueError for an option that cannot be understood, without its secret.
     """
     found: dict[str, Secret] = {}
+    for user in users_of(_tempauth(conf), prefix):
+        who = _who(user.name, user.name.partition(":")[2], user.account.removeprefix(prefix))
+        groups = frozenset(user.groups)
+        found[user.name] = Secret(user.key, who, user.account, user.account in groups, groups)
     for name, value in local.items():
-        if name.startswith("key_"):
-            access = name[4:]
-            parts = value.split()
-            if len(parts) not in (2, 3):
-                raise ValueError(f"[filter:s3] {name}: SECRET ACCOUNT [USER] is expected")
-            found[access] = _secret(parts[0], parts[1], parts[2] if len(parts) == 3 else access, prefix, True)
-    for name, value in _tempauth(conf).items():
-        if name.startswith(("user_", "user64_")) and (named := _names(name)) is not None:
-            account, user = named
-            key, *groups = value.split() or [""]
-            groups = [group for group in groups if "://" not in group]  # a storage URL may come last
-            owner = ".admin" in groups or ".reseller_admin" in groups
-            if key:
-                found[f"{account}:{user}"] = _secret(key, account, user, prefix, owner)
+        if not name.startswith("key_"):
+            continue
+        access, parts = name.removeprefix("key_"), value.split()
+        if len(parts) not in (2, 3) or not access:
+            raise ValueError(f"[filter:s3] {name}: SECRET ACCOUNT [USER] is expected")
+        account = parts[1] if parts[1].startswith(prefix) else prefix + parts[1]
+        user_name = parts[2] if len(parts) == 3 else access
+        who = _who(user_name, user_name, account.removeprefix(prefix))
+        found[access] = Secret(parts[0], who, account)
     return FileKeys(found)
 
 
-def _names(option: str) -> tuple[str, str] | None:
-    import base64
-    import binascii
-
-    kind, _, rest = option.partition("_")
-    account, mark, user = rest.rpartition("_") if kind == "user64" else rest.partition("_")
-    if not mark:
-        return None
-    if kind == "user64":
-        try:
-            plain = [base64.b64decode(part + "=" * (-len(part) % 4)).decode() for part in (account, user)]
-        except (binascii.Error, ValueError):
-            return None
-        return plain[0], plain[1]
-    return account, user
-
-
-def _secret(secret: str, account: str, user: str, prefix: str, owner: bool) -> Secret:
-    account = unquote(account)
-    project = account.removeprefix(prefix)
-    who = Context(user_id=f"{project}:{user}", user_name=user, project_id=project, project_name=project)
-    return Secret(secret, who, prefix + project, owner)
+def _who(user_id: str, name: str, project: str) -> Context:
+    return Context(user_id=user_id, user_name=name, project_id=project, project_name=project)
 
 
 def _tempauth(conf: Mapping[str, Any]) -> dict[str, str]:
@@ -65,9 +44,7 @@ def _tempauth(conf: Mapping[str, Any]) -> dict[str, str]:
     path = conf.get("__file__")
     if not path or not Path(path).is_file():
         return {}
-    parser = configparser.RawConfigParser(strict=False, delimiters=("=",), interpolation=None)
+    parser = configparser.RawConfigParser(strict=False, delimiters=("=",))
     parser.optionxform = str  # type: ignore[assignment,method-assign] # names of users have capitals
     parser.read(path, encoding="utf-8")
-    if not parser.has_section("filter:tempauth"):
-        return {}
-    return dict(parser.items("filter:tempauth"))
+    return dict(parser.items("filter:tempauth")) if parser.has_section("filter:tempauth") else {}

@@ -74,7 +74,9 @@ def connect(url: str) -> Iterator[Connect]:
     """A boto3 client of a user: ``connect("bob")``."""
     made = []
 
-    def client(user: str = "alice", secret: str | None = None, *, region: str = "us-east-1", **config: Any) -> Any:
+    def client(
+        user: str = "alice", secret: str | None = None, *, region: str = "us-east-1", **config: Any
+    ) -> Any:
         s3 = config.pop("s3", {}) | {"addressing_style": "path"}
         options = {"signature_version": "s3v4", "retries": {"max_attempts": 1}, "s3": s3} | config
         one = boto3.session.Session().client(

@@ -25,7 +25,9 @@ class Answer:
         return text.partition("<Code>")[2].partition("</Code>")[0]
 
 
-def send(url: str, method: str, target: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Answer:
+def send(
+    url: str, method: str, target: str, headers: dict[str, str] | None = None, body: bytes = b""
+) -> Answer:
     """One request over a connection of its own."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
@@ -66,7 +68,9 @@ class Signer:
     def sign(self, text: str) -> str:
         return hmac.new(self.key, text.encode(), hashlib.sha256).hexdigest()
 
-    def canonical(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], payload: str) -> str:
+    def canonical(
+        self, method: str, path: str, query: dict[str, str], headers: dict[str, str], payload: str
+    ) -> str:
         pairs = sorted((quote(k, safe="-_.~"), quote(v, safe="-_.~")) for k, v in query.items())
         lines = [method, quote(path, safe="/-_.~"), "&".join(f"{k}={v}" for k, v in pairs)]
         lines += [f"{name}:{headers[name]}" for name in sorted(headers)]
@@ -105,10 +109,14 @@ class Signer:
             **more,
         }
         host = {"host": urlsplit(self.url).netloc}
-        query["X-Amz-Signature"] = self.signature(self.canonical(method, path, query, host, "UNSIGNED-PAYLOAD"))
+        query["X-Amz-Signature"] = self.signature(
+            self.canonical(method, path, query, host, "UNSIGNED-PAYLOAD")
+        )
         return quote(path) + "?" + "&".join(f"{k}={quote(v, safe='')}" for k, v in query.items())
 
-    def chunked(self, path: str, chunks: list[bytes], trailers: dict[str, str] | None = None, *, break_at: int = -1) -> tuple[dict[str, str], bytes]:
+    def chunked(
+        self, path: str, chunks: list[bytes], trailers: dict[str, str] | None = None, *, break_at: int = -1
+    ) -> tuple[dict[str, str], bytes]:
         """(headers, body) of a PUT in signed chunks; chunk ``break_at`` is signed wrongly."""
         payload = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" + ("-TRAILER" if trailers else "")
         more = {"x-amz-decoded-content-length": str(sum(map(len, chunks))), "content-encoding": "aws-chunked"}
@@ -121,9 +129,14 @@ class Signer:
             text = f"AWS4-HMAC-SHA256-PAYLOAD\n{self.date}\n{self.scope}\n{last}\n{EMPTY}\n{hashlib.sha256(chunk).hexdigest()}"
             last = self.sign(text)
             shown = "0" * 64 if number == break_at else last
-            body += f"{len(chunk):x};chunk-signature={shown}\r\n".encode() + chunk + (b"\r\n" if chunk else b"")
+            body += (
+                f"{len(chunk):x};chunk-signature={shown}\r\n".encode() + chunk + (b"\r\n" if chunk else b"")
+            )
         if trailers:
             lines = "".join(f"{name}:{value}\n" for name, value in trailers.items())
             text = f"AWS4-HMAC-SHA256-TRAILER\n{self.date}\n{self.scope}\n{last}\n{hashlib.sha256(lines.encode()).hexdigest()}"
-            body += lines.replace("\n", "\r\n").encode() + f"x-amz-trailer-signature:{self.sign(text)}\r\n".encode()
+            body += (
+                lines.replace("\n", "\r\n").encode()
+                + f"x-amz-trailer-signature:{self.sign(text)}\r\n".encode()
+            )
         return headers, body + b"\r\n"

@@ -21,7 +21,14 @@ def refused(call: Any) -> str:
 def policy(*statements: dict[str, Any]) -> str:
     every = []
     for one in statements:
-        every.append({"Effect": "Allow", "Principal": "*", "Resource": ["arn:aws:s3:::garden", "arn:aws:s3:::garden/*"]} | one)
+        every.append(
+            {
+                "Effect": "Allow",
+                "Principal": "*",
+                "Resource": ["arn:aws:s3:::garden", "arn:aws:s3:::garden/*"],
+            }
+            | one
+        )
     return json.dumps({"Version": "2012-10-17", "Statement": every})
 
 
@@ -43,7 +50,9 @@ def test_private_is_private(bob: Any, bucket: str, url: str, connect: Any) -> No
     assert send(url, "GET", "/garden/k").code == "AccessDenied"
     assert send(url, "GET", "/garden").code == "AccessDenied"
     assert send(url, "GET", "/nothing/k").code == "NoSuchBucket"
-    assert connect("carol").get_object(Bucket=bucket, Key="k")["Body"].read() == b"secret"  # of the same account
+    assert (
+        connect("carol").get_object(Bucket=bucket, Key="k")["Body"].read() == b"secret"
+    )  # of the same account
 
 
 def test_canned_lists(s3: Any, bob: Any, bucket: str, url: str) -> None:
@@ -168,7 +177,10 @@ def test_public_access_can_be_blocked(s3: Any, bucket: str, url: str) -> None:
     s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=dict.fromkeys(names, True))
     assert send(url, "GET", "/garden/k").status == send(url, "GET", "/garden").status == 403
     assert refused(lambda: s3.put_bucket_acl(Bucket=bucket, ACL="public-read")) == "AccessDenied"
-    assert refused(lambda: s3.put_bucket_policy(Bucket=bucket, Policy=policy({"Action": "s3:*"}))) == "AccessDenied"
+    assert (
+        refused(lambda: s3.put_bucket_policy(Bucket=bucket, Policy=policy({"Action": "s3:*"})))
+        == "AccessDenied"
+    )
     s3.delete_public_access_block(Bucket=bucket)
     assert send(url, "GET", "/garden/k").status == 200
 
@@ -177,7 +189,10 @@ def test_ownership_switches_lists_off(s3: Any, bucket: str, url: str) -> None:
     s3.put_bucket_acl(Bucket=bucket, ACL="public-read")
     s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]})  # fmt: skip
     assert send(url, "GET", "/garden").status == 403
-    assert refused(lambda: s3.put_bucket_acl(Bucket=bucket, ACL="public-read")) == "AccessControlListNotSupported"
+    assert (
+        refused(lambda: s3.put_bucket_acl(Bucket=bucket, ACL="public-read"))
+        == "AccessControlListNotSupported"
+    )
 
 
 def test_swifts_own_lists_count(s3: Any, bucket: str, url: str, store: Any) -> None:
@@ -203,7 +218,10 @@ def test_copies_need_both_rights(s3: Any, bob: Any, bucket: str) -> None:
 
 def test_the_expected_owner(s3: Any, bucket: str) -> None:
     assert s3.get_object(Bucket=bucket, Key="k", ExpectedBucketOwner="wonderland")["Body"].read() == b"secret"
-    assert refused(lambda: s3.get_object(Bucket=bucket, Key="k", ExpectedBucketOwner="builders")) == "AccessDenied"
+    assert (
+        refused(lambda: s3.get_object(Bucket=bucket, Key="k", ExpectedBucketOwner="builders"))
+        == "AccessDenied"
+    )
 
 
 def test_multi_delete_judges_each_key(s3: Any, bob: Any, bucket: str) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.objectstore.s3.conftest import code
+from tests.objectstore.s3.conftest import PIPELINE, code
+from tests.objectstore.s3.signer import Signer, send
+from tests.objectstore.world import world
 
 
 def test_buckets_come_and_go(s3: Any) -> None:
@@ -35,7 +37,11 @@ def test_an_object_comes_back_as_it_was(s3: Any, bucket: str) -> None:
     assert got["ETag"] == put["ETag"]
     assert got["ContentType"] == "text/flower"
     assert got["Metadata"] == {"colour": "red"}
-    assert (got["CacheControl"], got["ContentDisposition"], got["ContentLanguage"]) == ("no-cache", "inline", "la")
+    assert (got["CacheControl"], got["ContentDisposition"], got["ContentLanguage"]) == (
+        "no-cache",
+        "inline",
+        "la",
+    )
     head = s3.head_object(Bucket=bucket, Key="rose/red one")
     assert head["ContentLength"] == 6
     s3.delete_object(Bucket=bucket, Key="rose/red one")
@@ -96,3 +102,31 @@ def test_signature_version_2(connect: Any, s3: Any, bucket: str) -> None:
     old.put_object(Bucket=bucket, Key="old way/x", Body=b"2", Metadata={"a": "b"})
     assert s3.get_object(Bucket=bucket, Key="old way/x")["Body"].read() == b"2"
     assert old.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+
+
+def test_users_of_the_paste_file(tmp_path: Any) -> None:
+    users = {
+        "user_zoo_keeper": "keeper-key .admin",
+        "user_zoo_guest": "guest-key",
+        "user_circus_clown": "clown-key friends .admin",
+    }
+    found = world(tmp_path, pipeline=PIPELINE, options={"tempauth": users})
+    try:
+        url = found.serve()
+        keeper, guest = (Signer(url, f"zoo:{name}", f"{name}-key") for name in ("keeper", "guest"))
+        clown = Signer(url, "circus:clown", "clown-key")
+        assert send(url, "PUT", "/cages", keeper.headers("PUT", "/cages")).status == 200
+        headers = keeper.headers("PUT", "/cages/lion", payload="UNSIGNED-PAYLOAD")
+        assert send(url, "PUT", "/cages/lion", headers, b"roar").status == 200
+        for other in (guest, clown):
+            assert send(url, "GET", "/cages/lion", other.headers("GET", "/cages/lion")).status == 403
+        token = send(
+            url, "GET", "/auth/v1.0", {"x-auth-user": "zoo:keeper", "x-auth-key": "keeper-key"}
+        ).headers["x-auth-token"]
+        swift = {"x-auth-token": token}
+        assert send(url, "GET", "/v1/AUTH_zoo/cages/lion", swift).body == b"roar"
+        assert send(url, "POST", "/v1/AUTH_zoo/cages", swift | {"x-container-read": "friends", "content-length": "0"}).status == 204  # fmt: skip
+        assert send(url, "GET", "/cages/lion", clown.headers("GET", "/cages/lion")).body == b"roar"
+        assert send(url, "GET", "/cages/lion", guest.headers("GET", "/cages/lion")).status == 403
+    finally:
+        found.close()

@@ -46,7 +46,9 @@ def test_scripts_from_elsewhere(s3: Any, bucket: str, url: str) -> None:
     assert answer.headers["access-control-allow-headers"] == "x-amz-date"
     assert answer.headers["access-control-max-age"] == "60"
     assert answer.headers["vary"].startswith("Origin")
-    assert send(url, "OPTIONS", "/garden/k", ask | {"access-control-request-headers": "x-other"}).status == 403
+    assert (
+        send(url, "OPTIONS", "/garden/k", ask | {"access-control-request-headers": "x-other"}).status == 403
+    )
     assert send(url, "OPTIONS", "/garden/k", ask | {"origin": "https://evil.com"}).status == 403
     assert send(url, "OPTIONS", "/nowhere/k", ask).status == 404
     s3.put_object(Bucket=bucket, Key="k", Body=b"x", ACL="public-read")
@@ -92,7 +94,10 @@ def test_rules_come_back_as_they_were(s3: Any, bucket: str) -> None:
         (rule(), "InvalidRequest"),
         (rule(Expiration={"Days": 0}), "InvalidArgument"),
         (rule(Transitions=[{"Days": 1, "StorageClass": "NOWHERE"}]), "InvalidStorageClass"),
-        (rule(NoncurrentVersionTransitions=[{"NoncurrentDays": 1, "StorageClass": "GLACIER"}]), "NotImplemented"),
+        (
+            rule(NoncurrentVersionTransitions=[{"NoncurrentDays": 1, "StorageClass": "GLACIER"}]),
+            "NotImplemented",
+        ),
         (rule(Expiration={"Date": "2030-01-01T01:00:00Z"}), "InvalidArgument"),
     ):
         assert refused(lambda bad=bad: put_rules(s3, bucket, bad)) == wanted
@@ -103,7 +108,9 @@ def test_objects_expire(s3: Any, bucket: str, store: World, clock: Clock) -> Non
     s3.put_object(Bucket=bucket, Key="a/kept", Body=b"x", Tagging="keep=yes")
     s3.put_object(Bucket=bucket, Key="b/other", Body=b"x")
     upload(s3, bucket, "a/big", PARTS)
-    put_rules(s3, bucket, rule(Filter={"And": {"Prefix": "a/", "ObjectSizeLessThan": 9000}}, Expiration={"Days": 2}))
+    put_rules(
+        s3, bucket, rule(Filter={"And": {"Prefix": "a/", "ObjectSizeLessThan": 9000}}, Expiration={"Days": 2})
+    )
     assert apply(store.store).expired == 0
     clock.forward(1.5 * DAY)
     assert apply(store.store).expired == 0
@@ -118,7 +125,11 @@ def test_objects_expire(s3: Any, bucket: str, store: World, clock: Clock) -> Non
 def test_tags_choose(s3: Any, bucket: str, store: World, clock: Clock) -> None:
     s3.put_object(Bucket=bucket, Key="yes", Body=b"x", Tagging="tmp=1")
     s3.put_object(Bucket=bucket, Key="no", Body=b"x")
-    put_rules(s3, bucket, rule(Filter={"Tag": {"Key": "tmp", "Value": "1"}}, Expiration={"Date": "2020-01-01T00:00:00Z"}))
+    put_rules(
+        s3,
+        bucket,
+        rule(Filter={"Tag": {"Key": "tmp", "Value": "1"}}, Expiration={"Date": "2020-01-01T00:00:00Z"}),
+    )
     assert apply(store.store).expired == 1
     assert keys(s3, bucket) == ["no"]
 
@@ -129,7 +140,12 @@ def test_old_versions_go(s3: Any, bucket: str, store: World, clock: Clock) -> No
     s3.put_object(Bucket=bucket, Key="gone", Body=b"x")
     s3.delete_object(Bucket=bucket, Key="gone")
     old = {"NoncurrentDays": 1, "NewerNoncurrentVersions": 1}
-    put_rules(s3, bucket, rule(NoncurrentVersionExpiration=old), rule(ID="m", Expiration={"ExpiredObjectDeleteMarker": True}))
+    put_rules(
+        s3,
+        bucket,
+        rule(NoncurrentVersionExpiration=old),
+        rule(ID="m", Expiration={"ExpiredObjectDeleteMarker": True}),
+    )
     clock.forward(3 * DAY)
     assert apply(store.store).failures == 0
     clock.ahead = 0
@@ -170,7 +186,9 @@ def policy_of(store: World, container: str) -> int | None:
 
 
 def test_a_class_is_a_policy(s3: Any, bucket: str, store: World) -> None:
-    s3.put_object(Bucket=bucket, Key="k", Body=b"cold", StorageClass="GLACIER", Metadata={"a": "b"}, Tagging="t=1")
+    s3.put_object(
+        Bucket=bucket, Key="k", Body=b"cold", StorageClass="GLACIER", Metadata={"a": "b"}, Tagging="t=1"
+    )
     head = s3.head_object(Bucket=bucket, Key="k")
     assert (head["StorageClass"], head["Metadata"], head["ContentLength"]) == ("GLACIER", {"a": "b"}, 4)
     assert policy_of(store, "garden+archive") == 1
@@ -257,7 +275,11 @@ def notify(s3: Any, bucket: str, to: str, *events: str, kind: str = "Topic", **m
 
 
 def test_events_are_posted(s3: Any, bucket: str, receiver: Receiver, store: World) -> None:
-    only = {"Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": "in/"}, {"Name": "suffix", "Value": ".txt"}]}}}
+    only = {
+        "Filter": {
+            "Key": {"FilterRules": [{"Name": "prefix", "Value": "in/"}, {"Name": "suffix", "Value": ".txt"}]}
+        }
+    }
     notify(s3, bucket, receiver.url, "s3:ObjectCreated:*", **only)
     found = s3.get_bucket_notification_configuration(Bucket=bucket)["TopicConfigurations"][0]
     assert (found["TopicArn"], found["Events"]) == (receiver.url, ["s3:ObjectCreated:*"])

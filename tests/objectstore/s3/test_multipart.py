@@ -197,7 +197,9 @@ def test_parts_come_in_any_order_at_once(s3: Any, bucket: str) -> None:
     parts = [os.urandom(2000) for _ in range(8)]
 
     def put(number: int) -> dict[str, Any]:
-        done = s3.upload_part(Bucket=bucket, Key="k", UploadId=made, PartNumber=number, Body=parts[number - 1])
+        done = s3.upload_part(
+            Bucket=bucket, Key="k", UploadId=made, PartNumber=number, Body=parts[number - 1]
+        )
         return {"PartNumber": number, "ETag": done["ETag"]}
 
     with ThreadPoolExecutor(4) as pool:

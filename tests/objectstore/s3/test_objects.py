@@ -30,7 +30,10 @@ def test_conditional_reads(s3: Any, bucket: str) -> None:
     assert refused(lambda: s3.head_object(**about, IfNoneMatch=put["ETag"])) == "304"
     now = datetime.now(UTC)
     assert refused(lambda: s3.get_object(**about, IfModifiedSince=now + timedelta(hours=1))) == "304"
-    assert refused(lambda: s3.get_object(**about, IfUnmodifiedSince=now - timedelta(hours=1))) == "PreconditionFailed"
+    assert (
+        refused(lambda: s3.get_object(**about, IfUnmodifiedSince=now - timedelta(hours=1)))
+        == "PreconditionFailed"
+    )
     assert s3.get_object(**about, IfModifiedSince=now - timedelta(hours=1))["ContentLength"] == 1
 
 
@@ -40,7 +43,9 @@ def test_conditional_writes(s3: Any, bucket: str) -> None:
     assert refused(lambda: s3.put_object(**about, Body=b"2", IfNoneMatch="*")) == "PreconditionFailed"
     s3.put_object(**about, Body=b"2", IfMatch=one["ETag"])
     assert refused(lambda: s3.put_object(**about, Body=b"3", IfMatch=one["ETag"])) == "PreconditionFailed"
-    assert refused(lambda: s3.put_object(Bucket=bucket, Key="no", Body=b"3", IfMatch=one["ETag"])) == "NoSuchKey"
+    assert (
+        refused(lambda: s3.put_object(Bucket=bucket, Key="no", Body=b"3", IfMatch=one["ETag"])) == "NoSuchKey"
+    )
     assert s3.get_object(**about)["Body"].read() == b"2"
 
 
@@ -95,11 +100,15 @@ def test_response_overrides(s3: Any, bucket: str, url: str) -> None:
 def test_metadata_in_all_languages(s3: Any, bucket: str, url: str) -> None:
     signer = Signer(url)
     encoded = "=?UTF-8?B?" + base64.b64encode("grün".encode()).decode() + "?="
-    headers = signer.headers("PUT", "/garden/k", payload="UNSIGNED-PAYLOAD", more={"x-amz-meta-colour": encoded})
+    headers = signer.headers(
+        "PUT", "/garden/k", payload="UNSIGNED-PAYLOAD", more={"x-amz-meta-colour": encoded}
+    )
     assert send(url, "PUT", "/garden/k", headers, b"x").status == 200
     assert s3.head_object(Bucket=bucket, Key="k")["Metadata"]["colour"] == encoded
     big = {"a": "x" * 2100}
-    assert refused(lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", Metadata=big)) == "MetadataTooLarge"
+    assert (
+        refused(lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", Metadata=big)) == "MetadataTooLarge"
+    )
 
 
 def test_copies(s3: Any, bucket: str) -> None:
@@ -126,7 +135,9 @@ def test_copies(s3: Any, bucket: str) -> None:
     etag = head["ETag"]
     assert refused(lambda: s3.copy_object(Bucket=bucket, Key="d", CopySource=itself, CopySourceIfNoneMatch=etag)) == "PreconditionFailed"  # fmt: skip
     assert refused(lambda: s3.copy_object(Bucket=bucket, Key="d", CopySource=f"{bucket}/none")) == "NoSuchKey"
-    assert refused(lambda: s3.copy_object(Bucket=bucket, Key="d", CopySource="nowhere/none")) == "NoSuchBucket"
+    assert (
+        refused(lambda: s3.copy_object(Bucket=bucket, Key="d", CopySource="nowhere/none")) == "NoSuchBucket"
+    )
 
 
 def test_tags(s3: Any, bucket: str) -> None:
@@ -214,7 +225,9 @@ def test_hidden_containers_are_no_buckets(s3: Any, bucket: str, url: str) -> Non
 def test_documents_that_are_refused(s3: Any, bucket: str, url: str, text: bytes) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     signer = Signer(url)
-    headers = signer.headers("PUT", "/garden/k", query={"tagging": ""}, payload=hashlib.sha256(text).hexdigest())
+    headers = signer.headers(
+        "PUT", "/garden/k", query={"tagging": ""}, payload=hashlib.sha256(text).hexdigest()
+    )
     answer = send(url, "PUT", "/garden/k?tagging=", headers, text)
     assert (answer.status, answer.code) == (400, "MalformedXML")
     assert b"root:" not in answer.body
@@ -254,13 +267,18 @@ def test_errors_look_as_s3_has_them(url: str) -> None:
 # ---- forms
 
 
-def form(fields: dict[str, str], content: bytes = b"by form", name: str = "f.txt") -> tuple[dict[str, str], bytes]:
+def form(
+    fields: dict[str, str], content: bytes = b"by form", name: str = "f.txt"
+) -> tuple[dict[str, str], bytes]:
     line = "----form"
     body = "".join(
-        f'--{line}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()
+        f'--{line}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+        for key, value in fields.items()
     ).encode()
     body += f'--{line}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: text/plain\r\n\r\n'.encode()  # fmt: skip
-    return {"content-type": f"multipart/form-data; boundary={line}"}, body + content + f"\r\n--{line}--\r\n".encode()
+    return {
+        "content-type": f"multipart/form-data; boundary={line}"
+    }, body + content + f"\r\n--{line}--\r\n".encode()
 
 
 def test_a_form(s3: Any, bucket: str, url: str) -> None:
@@ -279,8 +297,13 @@ def test_a_form(s3: Any, bucket: str, url: str) -> None:
     assert send(url, "POST", "/garden", *form(fields, b"")).code == "EntityTooSmall"
     assert send(url, "POST", "/garden", *form(fields | {"key": "elsewhere"})).code == "AccessDenied"
     assert send(url, "POST", "/garden", *form(fields | {"x-amz-meta-c": "d"})).code == "AccessDenied"
-    assert send(url, "POST", "/garden", *form(fields | {"x-amz-signature": "0" * 64})).code == "SignatureDoesNotMatch"
-    loose = base64.b64encode(json.dumps({"expiration": "2999-01-01T00:00:00Z", "conditions": []}).encode()).decode()
+    assert (
+        send(url, "POST", "/garden", *form(fields | {"x-amz-signature": "0" * 64})).code
+        == "SignatureDoesNotMatch"
+    )
+    loose = base64.b64encode(
+        json.dumps({"expiration": "2999-01-01T00:00:00Z", "conditions": []}).encode()
+    ).decode()
     assert send(url, "POST", "/garden", *form(fields | {"policy": loose})).code == "SignatureDoesNotMatch"
     assert send(url, "POST", "/garden", *form({"key": "k"})).code == "AccessDenied"
     assert send(url, "POST", "/garden", *form({})).code == "InvalidArgument"
@@ -297,5 +320,8 @@ def test_forms_that_break_off(s3: Any, bucket: str, url: str) -> None:
     made = s3.generate_presigned_post(bucket, "broken", ExpiresIn=60)
     headers, body = form(made["fields"])
     assert send(url, "POST", "/garden", headers, body[:-20]).status == 400
-    assert send(url, "POST", "/garden", {"content-type": "multipart/form-data"}, body).code == "MalformedPOSTRequest"
+    assert (
+        send(url, "POST", "/garden", {"content-type": "multipart/form-data"}, body).code
+        == "MalformedPOSTRequest"
+    )
     assert refused(lambda: s3.head_object(Bucket=bucket, Key="broken")) == "404"

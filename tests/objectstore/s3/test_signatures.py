@@ -101,7 +101,10 @@ def test_the_body_must_be_what_was_signed(signer: Signer, url: str, s3: Any) -> 
         s3.head_object(Bucket="garden", Key="new")
     assert send(url, "PUT", "/garden/new", headers, b"good").status == 200
     headers = signer.headers("PUT", "/garden/empty", payload=hashlib.sha256(b"x").hexdigest())
-    assert send(url, "PUT", "/garden/empty", headers | {"content-length": "0"}).code == "XAmzContentSHA256Mismatch"
+    assert (
+        send(url, "PUT", "/garden/empty", headers | {"content-length": "0"}).code
+        == "XAmzContentSHA256Mismatch"
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +139,10 @@ def test_chunks(signer: Signer, url: str, s3: Any) -> None:
         headers, body = signer.chunked("/garden/d", chunks, break_at=number)
         assert send(url, "PUT", "/garden/d", headers, body).code == "SignatureDoesNotMatch"
     headers, body = signer.chunked("/garden/d", chunks)
-    assert send(url, "PUT", "/garden/d", headers, body.replace(b"bbb", b"bxb", 1)).code == "SignatureDoesNotMatch"
+    assert (
+        send(url, "PUT", "/garden/d", headers, body.replace(b"bbb", b"bxb", 1)).code
+        == "SignatureDoesNotMatch"
+    )
     headers, body = signer.chunked("/garden/d", [b"a" * 100, b"b" * 100])
     assert send(url, "PUT", "/garden/d", headers, body).code == "InvalidChunkSizeError"
     headers, body = signer.chunked("/garden/d", chunks)
@@ -158,7 +164,10 @@ def test_chunks_with_trailers(signer: Signer, url: str, s3: Any) -> None:
     headers, body = signer.chunked("/garden/u", chunks, {"x-amz-checksum-crc32": wrong})
     assert send(url, "PUT", "/garden/u", headers, body).code == "BadDigest"
     headers, body = signer.chunked("/garden/u", chunks, {"x-amz-checksum-crc32": crc})
-    assert send(url, "PUT", "/garden/u", headers, body.replace(crc.encode(), wrong.encode())).code == "SignatureDoesNotMatch"
+    assert (
+        send(url, "PUT", "/garden/u", headers, body.replace(crc.encode(), wrong.encode())).code
+        == "SignatureDoesNotMatch"
+    )
     with pytest.raises(ClientError):
         s3.head_object(Bucket="garden", Key="u")
 

@@ -141,10 +141,16 @@ def test_lock_configuration(s3: Any, locked: str, bucket: str) -> None:
     head = s3.head_object(Bucket=locked, Key="k")
     assert head["ObjectLockMode"] == "GOVERNANCE"
     assert head["ObjectLockRetainUntilDate"] > datetime.now(UTC)
-    assert refused(lambda: s3.delete_object(Bucket=locked, Key="k", VersionId=put["VersionId"])) == "AccessDenied"
+    assert (
+        refused(lambda: s3.delete_object(Bucket=locked, Key="k", VersionId=put["VersionId"]))
+        == "AccessDenied"
+    )
     s3.delete_object(Bucket=locked, Key="k", VersionId=put["VersionId"], BypassGovernanceRetention=True)
     assert refused(lambda: s3.put_bucket_versioning(Bucket=locked, VersioningConfiguration={"Status": "Suspended"})) == "InvalidBucketState"  # fmt: skip
-    assert refused(lambda: s3.get_object_lock_configuration(Bucket=bucket)) == "ObjectLockConfigurationNotFoundError"
+    assert (
+        refused(lambda: s3.get_object_lock_configuration(Bucket=bucket))
+        == "ObjectLockConfigurationNotFoundError"
+    )
     assert refused(lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", ObjectLockLegalHoldStatus="ON")) == "InvalidRequest"  # fmt: skip
 
 
