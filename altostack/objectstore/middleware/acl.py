@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from altostack.kit.context import Context
 from altostack.objectstore.http import Handler, Place, Refusal, Request, Response
@@ -92,6 +92,8 @@ class Acl:
         check_headers(request, place)
         if request.authorize is None:
             self._enter(request, place)
+        if place.object is None and request.method in ("PUT", "POST") and request.context is not None:
+            self._note_domain(request, place, request.context)
         response = self._app(request)
         if place.container is None and request.facts.get("owner"):
             kept = response.headers.get(grants.ACCOUNT_STORED)
@@ -108,8 +110,6 @@ class Acl:
             check_access_rules(who, request)
         if self._allows(RESELLER, who, ""):
             request.facts["reseller"] = True
-        if place.object is None and request.method in ("PUT", "POST"):
-            self._note_domain(request, place, who)
 
     def authorize(self, request: Request, acl: str | None) -> None:
         """The proxy's question. Raises Refusal: 401, 403."""
@@ -161,11 +161,13 @@ class Acl:
 
     def _named(self, place: Place, who: Context, names: frozenset[str]) -> bool:
         """Whether a container's ACL names the bearer."""
-        projects, users = [who.project_id, "*"], [who.user_id, "*"]
+        if not who.user_id:
+            return False
+        projects, users = [who.project_id or "*", "*"], [who.user_id, "*"]
         ids = any(f"{project}:{user}" in names for project in projects for user in users)
         if ids or not self._names_count(place, who):
             return ids
-        projects, users = [*projects, who.project_name], [*users, who.user_name]
+        projects, users = [*projects, who.project_name or "*"], [*users, who.user_name or "*"]
         return any(f"{project}:{user}" in names for project in projects for user in users)
 
     def _names_count(self, place: Place, who: Context) -> bool:
@@ -224,9 +226,12 @@ def check_access_rules(who: Context, request: Request) -> None:
     calls = [(request.method, request.path)]
     place = request.place
     if place is not None and (source := request.header("x-copy-from")):
-        calls.append(("GET", f"/v1/{place.account}/{source.lstrip('/')}"))
+        account = request.header("x-copy-from-account") or place.account
+        calls.append(("GET", f"/v1/{unquote(account)}/{unquote(source).lstrip('/')}"))
     if place is not None and request.method == "COPY":
-        calls.append(("PUT", f"/v1/{place.account}/{request.header('destination').lstrip('/')}"))
+        account = request.header("destination-account") or place.account
+        calls[0] = ("GET", request.path)
+        calls.append(("PUT", f"/v1/{unquote(account)}/{unquote(request.header('destination')).lstrip('/')}"))
     for method, path in calls:
         if not who.may_call(_SERVICES, method, path):
             raise Refusal(401, "The access rules of the application credential do not allow this request.")

@@ -118,4 +118,4 @@ def parse_account(kept: str) -> dict[str, frozenset[str]]:
         given = json.loads(kept) if kept else {}
     except ValueError:
         return {}
-    return {level: frozenset(given[level]) for level in LEVELS if given.get(level)}
+    return {level: frozenset(filter(None, given[level])) for level in LEVELS if given.get(level)}

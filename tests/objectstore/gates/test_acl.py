@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from altostack.kit.context import Context
+from altostack.objectstore.http import ask as answer_of
 from altostack.objectstore.middleware import acl, grants, token
 from altostack.objectstore.storage import Info
 from altostack.objectstore.store import Store
@@ -256,8 +257,6 @@ def test_access_rules_of_application_credentials(made: Store) -> None:
     app = build(acl.factory, made, Inner())
 
     def tell(method: str, path: str, **headers: str) -> int:
-        from altostack.objectstore.http import ask as answer_of
-
         made_request = request(method, path, **headers)
         made_request.context = who
         return answer_of(app, made_request).status
@@ -268,6 +267,37 @@ def test_access_rules_of_application_credentials(made: Store) -> None:
     rules[0]["method"] = "PUT"
     assert tell("PUT", "/v1/AUTH_p1/public/o") == 200
     assert tell("PUT", "/v1/AUTH_p1/public/o", x_copy_from="/private/o") == 401
+    assert tell("COPY", "/v1/AUTH_p1/private/o", destination="/public/o") == 401
+    rules.append({"service": "object-store", "method": "GET", "path": "/v1/AUTH_p1/private/**"})
+    assert tell("PUT", "/v1/AUTH_p1/public/o", x_copy_from="/pri%76ate/o") == 200
+    assert tell("PUT", "/v1/AUTH_p1/public/o", x_copy_from="/private/o", x_copy_from_account="AUTH_p2") == 401
+    assert tell("COPY", "/v1/AUTH_p1/private/o", destination="public/o") == 200
+    assert tell("COPY", "/v1/AUTH_p1/private/o", destination="other/o") == 401
+
+
+def test_a_service_beside_speaks_for_an_allowed_call_and_nobody_else_does(made: Store) -> None:
+    rules = [{"service": "image", "method": "GET", "path": "/v2/images"}]
+    who = msgspec.structs.replace(PEOPLE["anna"], application_credential={"access_rules": rules}, token="app")
+    app = build(token.factory, made, build(acl.factory, made, Inner()))
+    for beside, wanted in (("nova", 200), ("bert", 401), ("nobody", 401), ("", 401)):
+        asked = request("GET", "/v1/AUTH_p1/c/o", x_service_token=beside)
+        asked.context = who
+        assert answer_of(app, asked).status == wanted
+
+
+def test_who_has_no_project_is_named_by_no_acl_but_everybodys(made: Store) -> None:
+    who = msgspec.structs.replace(PEOPLE["anna"], project_id=None, project_name=None, token="unscoped")
+    known(made).accounts["AUTH_p1"] = Info(account="AUTH_p1")
+    for allowed, wanted in (
+        ("None:*", 403),
+        ("None:u-anna", 403),
+        ("*:u-anna", 200),
+        ("*:*", 200),
+        ("p1:*", 403),
+    ):
+        asked = request("GET", "/v1/AUTH_p1/c/o")
+        asked.context = who
+        assert answer_of(build(acl.factory, made, Inner(acl=allowed)), asked).status == wanted
 
 
 def test_tokens(made: Store) -> None:
