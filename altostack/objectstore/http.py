@@ -245,7 +245,7 @@ def place_of(path: str) -> Place | None:
     account = parts[2]
     container = parts[3] if len(parts) > 3 and parts[3] else None
     name = parts[4] if len(parts) > 4 and parts[4] else None
-    if container is None and name is not None:
+    if container is None and len(parts) > 4:
         return None
     return Place(account, container, name, parts[1])
 
@@ -341,7 +341,9 @@ class Refusal(Exception):
         usual = self.message == _WORDS.get(self.status)
         text = f"<html><h1>{reason}</h1><p>{self.message}</p></html>" if usual else self.message
         kind = "text/html; charset=UTF-8" if usual else "text/plain; charset=UTF-8"
-        return Response(self.status, {"content-type": kind, **self.headers}, text.encode())
+        return Response(
+            self.status, {"content-type": kind, **self.headers}, text.encode(errors="backslashreplace")
+        )
 
 
 Handler = Callable[[Request], Response]
