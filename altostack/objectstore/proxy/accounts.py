@@ -47,7 +47,7 @@ class Accounts:
             info = read_info(store, account)
         except Missing as missing:
             if missing.timestamp is not None:
-                raise Refusal(410, headers={backend.TIMESTAMP: missing.timestamp}) from None
+                raise Refusal(410, headers=_deleted(missing.timestamp)) from None
             info = None
         shown_info = info if info is not None else _nothing(account, store.clock.now())
         headers = describe(shown_info, store)
@@ -96,7 +96,12 @@ class Accounts:
         stamp = stamp_of(request, self._store)
         metadata = dated(request, stamp, _PREFIXES, _REMOVE)
         account = place.account
-        held = self.ensure(account)
+        try:
+            held = self.ensure(account)
+        except Refusal as refusal:
+            if refusal.status == 403:
+                raise Refusal(404, headers=refusal.headers) from None
+            raise
         check_merged(held.metadata, metadata, "account", self._store.settings)
 
         def change(target: Target) -> None:
@@ -157,11 +162,8 @@ class Accounts:
             held = read_info(self._store, account)
             check_merged(held.metadata, metadata, "account", self._store.settings)
         except Missing as missing:
-            if missing.timestamp is not None:
-                raise Refusal(
-                    409, "The account was deleted; what it held is being removed.",
-                    headers={backend.TIMESTAMP: missing.timestamp},
-                ) from None  # fmt: skip
+            if missing.timestamp is not None:  # what it held is still being removed
+                raise Refusal(403, "Recently deleted", headers=_deleted(missing.timestamp)) from None
 
         def create(target: Target) -> bool:
             return target.node.create(target.spot, account, None, stamp, metadata=metadata)
@@ -206,6 +208,10 @@ def describe(info: Info, store: Store) -> dict[str, str]:
         if value:
             headers[name] = value
     return headers
+
+
+def _deleted(timestamp: str) -> dict[str, str]:
+    return {backend.TIMESTAMP: timestamp, "x-account-status": "Deleted"}
 
 
 def _nothing(account: str, now: str) -> Info:

@@ -7,7 +7,6 @@ from typing import Final
 from altostack.objectstore.http import Refusal, Request, Response
 from altostack.objectstore.proxy import backend
 from altostack.objectstore.proxy.conditions import applies, parse_ranges, unmet
-from altostack.objectstore.proxy.containers import plain_type
 from altostack.objectstore.proxy.keep import Found
 from altostack.objectstore.proxy.multipart import many
 from altostack.objectstore.stamp import http_date, shown
@@ -43,9 +42,6 @@ def answer(request: Request, found: Found) -> Response:
     """The answer to a GET or HEAD of an object that is there; takes over what ``found`` holds."""
     metadata, asked = found.metadata, request.headers
     headers = {name: text for name, text in metadata.items() if name not in _INTERNAL}
-    kind = headers["content-type"]
-    if ";" in kind:
-        kind = headers["content-type"] = plain_type(kind)[0]
     size = int(metadata["content-length"])
     headers["accept-ranges"] = "bytes"
     headers["last-modified"] = http_date(found.changed)
@@ -57,6 +53,9 @@ def answer(request: Request, found: Found) -> Response:
         status = unmet(asked, etag, found.changed)
         if status is not None:
             found.close()
+            if status == 412:
+                del headers["accept-ranges"]
+                headers["content-type"] = "text/html; charset=UTF-8"
             return Response(status, headers)
     if request.method == "HEAD":
         found.close()

@@ -16,6 +16,7 @@ from altostack.objectstore.store import Store
 SPEAKS: Final = "2.38.0"
 """The release of Swift whose API this is; clients read it as a version of what they may ask for."""
 
+_VERSIONS = ("v1", "v1.0")
 _METHODS = "HEAD, GET, PUT, POST, OPTIONS, DELETE"
 
 
@@ -33,7 +34,7 @@ class Proxy:
     def __call__(self, request: Request) -> Response:
         place = request.place
         if place is None:
-            raise Refusal(404)
+            raise _no_place(request.path)
         part = (
             self._objects
             if place.object is not None
@@ -53,6 +54,16 @@ class Proxy:
         if method == "OPTIONS":
             return Response(200, {"allow": _METHODS})
         raise Refusal(405, headers={"allow": _METHODS})
+
+
+def _no_place(path: str) -> Refusal:
+    """What is wrong with a path that names neither account nor container nor object."""
+    parts = path.split("/")
+    if not parts[1:] or not parts[1] or (len(parts) > 3 and not all(parts[2:4])):
+        return Refusal(404)
+    if len(parts) < 3 or not parts[2]:
+        return Refusal(412, "Bad URL")
+    return Refusal(404) if parts[1] in _VERSIONS else Refusal(400, "Invalid path")
 
 
 def facts(store: Store) -> dict[str, object]:
@@ -85,7 +96,7 @@ def facts(store: Store) -> dict[str, object]:
         "account_listing_limit": settings.listing_limit,
         "max_account_name_length": settings.max_account_name,
         "max_container_name_length": settings.max_container_name,
-        "valid_api_versions": ["v1", "v1.0"],
+        "valid_api_versions": list(_VERSIONS),
         "extra_header_count": 0,
         "auto_create_account_prefix": ".",
     }

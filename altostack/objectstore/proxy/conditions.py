@@ -9,7 +9,7 @@ from typing import Final
 
 MAX_RANGES: Final = 50
 MAX_OVERLAPS: Final = 2
-MAX_BACKWARDS: Final = 8
+MIN_UNORDERED: Final = 8  # so many runs have to come in order
 
 
 def unmet(headers: Mapping[str, str], etag: str, changed: str) -> int | None:
@@ -84,9 +84,11 @@ def parse_ranges(header: str, size: int) -> list[tuple[int, int]] | None:
         if not dash or not (start or end) or not _number(start) or not _number(end):
             return None
         if not start:
-            count = min(int(end), size)
+            count = int(end)
+            if count and not size:
+                return None  # the last bytes of nothing are all of it
             if count:
-                found.append((size - count, size))
+                found.append((max(0, size - count), size))
             continue
         begin = int(start)
         if end and int(end) < begin:
@@ -96,10 +98,9 @@ def parse_ranges(header: str, size: int) -> list[tuple[int, int]] | None:
     if len(asked) > MAX_RANGES:
         return []
     if len(found) > 1:
-        backwards = sum(b[0] < a[0] for a, b in pairwise(found))
         ordered = sorted(found)
         overlaps = sum(b[0] < a[1] for a, b in pairwise(ordered))
-        if overlaps > MAX_OVERLAPS or backwards > MAX_BACKWARDS:
+        if overlaps > MAX_OVERLAPS or (ordered != found and len(found) >= MIN_UNORDERED):
             return []
     return found
 

@@ -313,26 +313,10 @@ def entry_of(row: Row | Subdir) -> dict[str, Any]:
     """A line as listings show it."""
     if isinstance(row, Subdir):
         return {"subdir": row.name}
-    kind, size = row.content_type, row.size
-    if "swift_" in kind:
-        kind, told = plain_type(kind)
-        size = size if told is None else told
     return {
-        "bytes": size,
+        "bytes": row.size,
         "hash": row.etag,
         "name": row.name,
-        "content_type": kind,
+        "content_type": row.content_type,
         "last_modified": iso(max(row.timestamp, row.meta_timestamp)),
     }
-
-
-def plain_type(kind: str) -> tuple[str, int | None]:
-    """A content type without the parameters that are ours (``swift_bytes=5``), and the size that they tell."""
-    kept, told = [], None
-    for part in kind.split(";"):
-        name, _, said = part.strip().partition("=")
-        if name == "swift_bytes" and said.isdecimal():
-            told = int(said)
-        if not name.startswith("swift_"):
-            kept.append(part)
-    return ";".join(kept), told

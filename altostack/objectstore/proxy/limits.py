@@ -46,6 +46,12 @@ def check_text(kept: Mapping[str, str]) -> None:
             raise Refusal(400, f"{name} must be valid UTF-8")
 
 
+def check_type(kind: str) -> None:
+    """An object's content type. Raises Refusal(400) for parameters that are Swift's own."""
+    if ";" in kind and any(part.lstrip().startswith("swift_") for part in kind.split(";")[1:]):
+        raise Refusal(400, "Invalid Content-Type, swift_* is not a valid parameter name.")
+
+
 def check_merged(held: Dated, added: Dated, kind: str, settings: Settings) -> None:
     """What an account or container has after ``added`` is merged into it. Raises Refusal(400)."""
     prefix = f"x-{kind}-meta-"

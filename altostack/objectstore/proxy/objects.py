@@ -15,12 +15,18 @@ from altostack.objectstore.proxy.affinity import Affinity
 from altostack.objectstore.proxy.answers import absent, answer, etag_of, told
 from altostack.objectstore.proxy.coding import Coder
 from altostack.objectstore.proxy.conditions import bare, unmet
-from altostack.objectstore.proxy.containers import Containers, plain_type, spread_updates, value
+from altostack.objectstore.proxy.containers import Containers, spread_updates, value
 from altostack.objectstore.proxy.copies import Copies
 from altostack.objectstore.proxy.counts import Counts
 from altostack.objectstore.proxy.fragments import Fragments
 from altostack.objectstore.proxy.keep import Keep, Upload
-from altostack.objectstore.proxy.limits import check_length, check_metadata, check_name, check_text
+from altostack.objectstore.proxy.limits import (
+    check_length,
+    check_metadata,
+    check_name,
+    check_text,
+    check_type,
+)
 from altostack.objectstore.proxy.spread import Crew, Site
 from altostack.objectstore.stamp import http_date, shown
 from altostack.objectstore.storage import Exists, Info, Missing, Row, Superseded, Update
@@ -147,6 +153,7 @@ class Objects:
         if delete_at is not None:
             metadata["x-delete-at"] = delete_at
         if headers.get("content-type"):
+            check_type(headers["content-type"])
             metadata["content-type"] = headers["content-type"]
         check_text(metadata)
         keep, site = self._site(request, place, info)
@@ -158,7 +165,7 @@ class Objects:
             kind = metadata.get("content-type")
             row = self._row(
                 {**held, "content-type": kind or held["content-type"]}, headers, place, site.policy, data_at,
-                type_timestamp=stamp if kind else "", meta_timestamp=stamp, listed_size=held["content-type"],
+                type_timestamp=stamp if kind else "", meta_timestamp=stamp,
             )  # fmt: skip
             updates = self._updates(info, site, row)
             self._queue(updates, site, place, stamp, held.get("x-delete-at"), metadata.get("x-delete-at"))
@@ -257,6 +264,7 @@ class Objects:
         if not kind or backend.true(headers.get("x-detect-content-type", "")):
             kind = mimetypes.guess_type(str(place.object))[0] or "application/octet-stream"
             headers["content-type"] = kind
+        check_type(kind)
         metadata = {"name": _path(place), "content-type": kind}
         for name, text in headers.items():
             if name in ALLOWED or name.startswith(_KEPT):
@@ -269,17 +277,15 @@ class Objects:
 
     def _row(
         self, metadata: dict[str, str], headers: dict[str, str], place: Place, policy: int, timestamp: str, *,
-        type_timestamp: str = "", meta_timestamp: str = "", listed_size: str = "",
+        type_timestamp: str = "", meta_timestamp: str = "",
     ) -> Row:  # fmt: skip
-        """What the container's list says of an object. listed_size: a content type that may tell a size."""
+        """What the container's list says of an object."""
         said: dict[str, str] = {}
         for name in ("etag", "size", "content-type"):
             text = metadata.get(backend.KEPT_OVERRIDE + name) or headers.get(backend.OVERRIDE + name)
             if text:
                 said[name] = text
         kind = said.get("content-type", metadata["content-type"])
-        if "swift_bytes=" in listed_size and "swift_bytes=" not in kind:
-            kind = f"{kind};swift_bytes={plain_type(listed_size)[1]}"
         return Row(
             name=str(place.object),
             timestamp=timestamp,
@@ -358,7 +364,7 @@ def _delete_at(headers: dict[str, str], stamp: str) -> str | None:
             raise Refusal(400, "X-Delete-After in past")
     else:
         said = headers.get("x-delete-at")
-        if said is None or not said:
+        if said is None:
             return None
         try:
             moment = int(said)

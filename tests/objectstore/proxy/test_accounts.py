@@ -114,8 +114,9 @@ def test_put_and_delete(one: World) -> None:
     assert one.head("/v1/AUTH_a/c").status == 404
     assert one.get("/v1/AUTH_a/c/o").status == 404
     assert one.put("/v1/AUTH_a/c/o", b"x").status == 404
-    assert one.put("/v1/AUTH_a").status == 409
-    assert one.put("/v1/AUTH_a/d").status == 409
+    assert one.put("/v1/AUTH_a").status == 403
+    assert one.put("/v1/AUTH_a/d").status == 403
+    assert one.post("/v1/AUTH_a", x_account_meta_color="red").status == 404
 
 
 def test_listing_parameters(one: World) -> None:
@@ -185,8 +186,11 @@ def test_owners_headers_are_for_owners(one: World) -> None:
 
 
 def test_paths_and_methods(one: World) -> None:
-    assert one.get("/v1").status == 404
-    assert one.get("/v2/AUTH_a").status == 404
+    for path, status in (
+        ("/", 404), ("/v1", 412), ("/v1/", 412), ("/v2/AUTH_a", 400), ("/v1//c", 404), ("/v1/AUTH_a//o", 404),
+        ("/v1/AUTH_a//", 404), ("/v1/AUTH_a/", 204), ("/v1.0/AUTH_a", 204),
+    ):  # fmt: skip
+        assert one.head(path).status == status, path
     assert one.ask("PATCH", "/v1/AUTH_a").status == 405
     options = one.ask("OPTIONS", "/v1/AUTH_a/c")
     assert (options.status, options.headers["allow"]) == (200, "HEAD, GET, PUT, POST, OPTIONS, DELETE")
