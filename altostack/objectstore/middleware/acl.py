@@ -129,9 +129,8 @@ class Acl:
                 return
             raise denied(request)
         reads = request.method in ("GET", "HEAD")
-        unmakes = (
-            place.container is None and request.method == "DELETE"
-        )  # an account is the reseller's to delete
+        # An account is the reseller's to delete.
+        unmakes = place.container is None and request.method == "DELETE"
         project = self._project(place.account)
         composite = place.account.startswith(self._services)
         own = project is not None and project == who.project_id
