@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from altostack.objectstore.http import Handler, Place, Refusal, Request, Response, ask
 from altostack.objectstore.middleware.shape import LISTED_ETAG, drained, require, true
-from altostack.objectstore.middleware.versioned import DELETED, MARKER_LISTED, MARKER_TYPE, copy
+from altostack.objectstore.middleware.versioned import DELETED, MARKER_LISTED, MARKER_STORED, copy
 from altostack.objectstore.proxy.backend import FOOTERS
 from altostack.objectstore.store import Store
 
@@ -54,7 +54,7 @@ class History:
         stamp = request.headers.get("x-timestamp") or self._store.clock.now()
         marker = self._sub("PUT", f"{self._root}/{self._prefix}{stamp}")
         marker.headers |= {
-            "content-type": MARKER_TYPE, "content-length": "0", "x-timestamp": stamp,
+            "content-type": MARKER_STORED, "content-length": "0", "x-timestamp": stamp,
             DELETED: "true", LISTED_ETAG: MARKER_LISTED,
         }  # fmt: skip
         self._need(drained(ask(self._app, marker)))

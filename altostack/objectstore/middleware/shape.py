@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import unquote
 
 from altostack.objectstore import stamp
-from altostack.objectstore.http import Body, Content, Handler, Refusal, Request, Response, ask
+from altostack.objectstore.http import Body, Content, Refusal, Request, Response
 from altostack.objectstore.proxy import conditions
 from altostack.objectstore.store import Store
 
@@ -243,13 +243,3 @@ class _Multipart:
 def pieces(content: Content) -> Iterator[bytes]:
     """A response's body as an iterator."""
     return iter((content,)) if isinstance(content, bytes) else iter(content)
-
-
-def joined(paths: Iterable[str]) -> str:
-    """Parts of a path with slashes between them and in front."""
-    return "".join(f"/{part}" for part in paths)
-
-
-def tell(app: Handler, request: Request) -> Response:
-    """`ask`, for requests whose answer's body is of no interest."""
-    return drained(ask(app, request))

@@ -36,7 +36,8 @@ from altostack.objectstore.store import Store
 LINK: Final = "x-object-sysmeta-versions-symlink"
 DELETED: Final = "x-object-sysmeta-versions-deleted"
 OURS: Final = (LINK, symlink.EXTEND, symlink.TRUSTED)  # nobody outside may make such a link
-MARKER_TYPE: Final = "application/x-deleted;swift_versions_deleted=1"
+MARKER_STORED: Final = "application/x-deleted"
+MARKER_TYPE: Final = f"{MARKER_STORED};swift_versions_deleted=1"  # as clients see it
 MARKER_LISTED: Final = with_parameters(EMPTY_ETAG, {"versions_deleted": "1"})
 CHANGE_VERSION: Final = "change_version"  # fact: a request of our own, which may POST to a version
 VERSION_ID: Final = "x-object-version-id"
@@ -193,7 +194,7 @@ class Versioned:
         self._preserve()
         version = self._version_to_make()
         headers = {
-            "content-type": MARKER_TYPE, "content-length": "0", "x-timestamp": version,
+            "content-type": MARKER_STORED, "content-length": "0", "x-timestamp": version,
             DELETED: "true", LISTED_ETAG: MARKER_LISTED,
         }  # fmt: skip
         made = drained(ask(self._app, self._inner("PUT", version, headers)))
