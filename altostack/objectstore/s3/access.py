@@ -172,7 +172,9 @@ def _by_lists(call: Call, action: str, info: Info, key: str | None) -> bool:
     else:
         return False
     if call.caller is not None and call.caller.account == info.account:
-        held = [one for one in held if one[0] != user]  # what the account's own people may do, their roles say
+        held = [
+            one for one in held if one[0] != user
+        ]  # what the account's own people may do, their roles say
     if shut:
         held = [one for one in held if not acl.is_public([one])]
     return acl.grants(held, user, permission)

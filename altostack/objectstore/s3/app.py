@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from altostack.objectstore.http import ClientGone, Handler, Refusal, Request, Response
+from altostack.objectstore.http import Handler, Refusal, Request, Response
 from altostack.objectstore.middleware.acl import Acl
 from altostack.objectstore.middleware.options import Wrap, flag, number, store_of, words
 from altostack.objectstore.middleware.shape import parameters, with_parameters
@@ -21,7 +21,6 @@ from altostack.objectstore.s3.errors import S3Error, denied, render
 from altostack.objectstore.s3.lock import Guard
 from altostack.objectstore.s3.outward import Outward
 from altostack.objectstore.s3.users import file_keys
-from altostack.objectstore.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +32,9 @@ SWIFT: Final = frozenset(
 def factory(conf: dict[str, Any], **local: str) -> Wrap:
     """Options of the paste file:
 
-    location: the region that clients sign for, and further ones (us-east-1 and the cloud's). domain: names under which buckets are
-    reached as hosts (BUCKET.s3.example.com). dns_compliant_bucket_names (yes). min_segment_size: bytes of a part that
-    is not the last (5 MiB). max_upload_part_num (10000). max_parts_listing (1000).
+    location: the region that clients sign for, and further ones (us-east-1 and the cloud's). domain: names under which
+    buckets are reached as hosts (BUCKET.s3.example.com). dns_compliant_bucket_names (yes). min_segment_size: bytes of
+    a part that is not the last (5 MiB). max_upload_part_num (10000). max_parts_listing (1000).
     key_ACCESS = SECRET ACCOUNT: an access key beside those of the identity service.
     notify_hosts: host or network[:port] to which events may be sent, beside public addresses.
     """
@@ -94,16 +93,11 @@ class S3:
         try:
             bucket, key = self._place(request)
             call = Call(gate=self._gate, request=request, bucket=bucket, key=key)
-            if request.method == "OPTIONS":
-                response = cors.preflight(call)
-            else:
-                response = self._answer(call)
+            response = cors.preflight(call) if request.method == "OPTIONS" else self._answer(call)
         except S3Error as error:
             response = render(error, resource, request.trans_id, head=head)
         except Refusal as refusal:
             response = render(_translated(refusal), resource, request.trans_id, head=head)
-        except ClientGone:
-            raise
         response.headers.setdefault("x-amz-request-id", request.trans_id)
         response.headers.setdefault("x-amz-id-2", request.trans_id)
         if call is not None:

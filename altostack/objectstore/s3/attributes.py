@@ -17,7 +17,7 @@ _KNOWN: Final = ("ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"
 def get(call: Call) -> Response:
     wanted = [one.strip() for one in call.header("x-amz-object-attributes").split(",") if one.strip()]
     if not wanted:
-        raise invalid("x-amz-object-attributes", "", "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty")  # fmt: skip
+        raise invalid("x-amz-object-attributes", "", "Name the attributes that you want.")
     if any(one not in _KNOWN for one in wanted):
         raise invalid("x-amz-object-attributes", ",".join(wanted), "Invalid attribute name specified.")
     held = objects.head(call).headers

@@ -149,7 +149,7 @@ class Call:
         footers: Callable[[dict[str, str]], None] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> Response:
-        """The Swift API's answer to a request that was allowed already. Raises S3Error for what is wrong with a body."""
+        """The Swift API's answer to a request that is allowed. Raises S3Error for what is wrong with a body."""
         path = "/".join(part for part in ("/v1", account or self.account, container, key) if part is not None)
         given = dict(headers or {})
         length = len(body) if isinstance(body, bytes) else body.length if body is not None else 0

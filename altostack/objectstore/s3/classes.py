@@ -1,7 +1,7 @@
 """Storage classes: other storage policies than the bucket's own.
 
-``STANDARD`` is the bucket's policy. Any other class is the name or an alias of a policy; it is shown by the first alias,
-so that a policy can be called what S3's clients know (GLACIER). The data of such an object
+``STANDARD`` is the bucket's policy. Any other class is the name or an alias of a policy; the first alias is
+what is shown, so that a policy can be called what S3's clients know (GLACIER). The data of such an object
 lies in a container of that policy beside the bucket (``bucket+policy``), the bucket holds a static link to it.
 """
 

@@ -64,10 +64,13 @@ class Source:
         sent: dict[str, str] = {}
         if span is not None:
             first, dash, last = span.removeprefix("bytes=").partition("-")
-            if not span.startswith("bytes=") or not (dash and first.isdecimal() and last.isdecimal()) or int(first) > int(last):  # fmt: skip
-                raise invalid("x-amz-copy-source-range", span, "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last bytes to copy")  # fmt: skip
+            whole = span.startswith("bytes=") and dash and first.isdecimal() and last.isdecimal()
+            if not whole or int(first) > int(last):
+                raise invalid(
+                    "x-amz-copy-source-range", span, "The range must have the form bytes=first-last."
+                )
             if int(last) >= self.size:
-                raise invalid("x-amz-copy-source-range", span, f"Range specified is not valid for source object of size: {self.size}")  # fmt: skip
+                raise invalid("x-amz-copy-source-range", span, f"The source has {self.size} bytes.")
             sent["range"] = span
         call = self.call
         response = call.must(
@@ -99,7 +102,7 @@ def source_of(call: Call) -> Source:
         bucket = slash = key = ""
         version = None
     if not slash or not bucket or not key or "\0" in key:
-        raise invalid("x-amz-copy-source", said, "Copy Source must mention the source bucket and key: sourcebucket/sourcekey")  # fmt: skip
+        raise invalid("x-amz-copy-source", said, "It must have the form bucket/key.")
     other = Call(
         gate=call.gate, request=call.request, bucket=bucket, key=key, caller=call.caller, signed=call.signed,
         version=version,
@@ -124,7 +127,7 @@ def copy_object(call: Call) -> Response:
     objects.refuse_encryption(call)
     source = source_of(call)
     if source.size > objects.MOST:
-        raise S3Error("InvalidRequest", "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120")  # fmt: skip
+        raise S3Error("InvalidRequest", f"A source may have {objects.MOST} bytes at most.")
     given = _headers(call, source)
     given |= objects.acl_for_put(call) | lock.for_put(call)
     kept = [name for name in checksums.SIZES if checksums.KEPT + name in source.headers]
@@ -175,7 +178,9 @@ def _headers(call: Call, source: Source) -> dict[str, str]:
         and "x-amz-website-redirect-location" not in call.request.headers
         and "x-amz-checksum-algorithm" not in call.request.headers
     ):
-        raise S3Error("InvalidRequest", "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")  # fmt: skip
+        raise S3Error(
+            "InvalidRequest", "A copy of an object to itself must change its metadata or its storage class."
+        )
     if directive == "REPLACE":
         found = headers.for_put(call.request)
     else:

@@ -55,12 +55,12 @@ def _rule(one: xml.Element) -> Rule:
         raise S3Error("MalformedXML")
     for method in rule["methods"]:
         if method not in _METHODS:
-            raise S3Error("InvalidRequest", f"Found unsupported HTTP method in CORS config. Unsupported method is {method[:32]}")  # fmt: skip
+            raise S3Error("InvalidRequest", f"The HTTP method {method[:32]} is not supported.")
     for value in (*rule["origins"], *rule["headers"]):
         if value.count("*") > 1:
             raise S3Error("InvalidRequest", f'"{value[:128]}" can not have more than one wildcard.')
     if any("*" in value for value in rule["expose"]):
-        raise S3Error("InvalidRequest", "ExposeHeader contains wildcard. We currently do not support wildcard for ExposeHeader.")  # fmt: skip
+        raise S3Error("InvalidRequest", "ExposeHeader may have no wildcard.")
     age = one.get("MaxAgeSeconds")
     if age:
         if not (age.isascii() and age.isdecimal()) or len(age) > 9:
@@ -116,9 +116,7 @@ def preflight(call: Call) -> Response:
         raise S3Error("BadRequest", "Invalid Access-Control-Request-Method: null")
     refusal = S3Error(
         "AccessDenied",
-        "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, request "
-        "method / Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the resource's "
-        "CORS spec.",
+        "CORSResponse: no rule of the bucket allows this origin, method and headers.",
         Method=method,
         ResourceType="OBJECT" if call.key else "BUCKET",
     )

@@ -141,14 +141,17 @@ def override(request: Request, headers: dict[str, str], *, signed: bool) -> None
         if value is None:
             continue
         if not signed:
-            raise S3Error("InvalidRequest", "Request specific response headers cannot be used for anonymous GET requests.")  # fmt: skip
+            raise S3Error("InvalidRequest", "Anonymous requests cannot choose the headers of answers.")
         if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
             raise S3Error("InvalidArgument", ArgumentName=name, ArgumentValue="")
         headers[header] = value
 
 
 def conditions(headers: Mapping[str, str], etag: str, modified: str, prefix: str = "") -> int | None:
-    """304 or 412 when conditions fail, else None (RFC 9110, 13). prefix: of the conditions' names (x-amz-copy-source-)."""
+    """304 or 412 when conditions fail, else None (RFC 9110, 13).
+
+    prefix: of the conditions' names (x-amz-copy-source-).
+    """
     match, unmodified = headers.get(f"{prefix}if-match"), headers.get(f"{prefix}if-unmodified-since")
     other, since = headers.get(f"{prefix}if-none-match"), headers.get(f"{prefix}if-modified-since")
     if match is not None:

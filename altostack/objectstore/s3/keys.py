@@ -95,7 +95,7 @@ class FileKeys:
         key = None if signed.scope is None else signing_key(known.secret, signed.scope)
         texts = (signed.text, signed.other) if signed.other else (signed.text,)
         rights = [legacy(known.secret, text) if key is None else sign(key, text) for text in texts]
-        if not any([same(signed.signature, right) for right in rights]):
+        if sum(same(signed.signature, right) for right in rights) == 0:  # all are compared
             raise S3Error("SignatureDoesNotMatch")
         return Caller(signed.access, known.context, known.account, key, known.owner, known.groups)
 

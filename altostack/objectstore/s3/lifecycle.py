@@ -38,13 +38,24 @@ def _shown(rule: Rule) -> list[xml.Child]:
     found.append(("Status", "Enabled" if rule["enabled"] else "Disabled"))
     if "days" in rule or "date" in rule or rule.get("marker"):
         found.append(
-            ("Expiration", [("Days", rule.get("days")), ("Date", rule.get("date")), ("ExpiredObjectDeleteMarker", rule.get("marker") or None)])
+            (
+                "Expiration",
+                [
+                    ("Days", rule.get("days")),
+                    ("Date", rule.get("date")),
+                    ("ExpiredObjectDeleteMarker", rule.get("marker") or None),
+                ],
+            )
         )  # fmt: skip
     for one in rule.get("transitions", []):
-        found.append(("Transition", [("Days", one.get("days")), ("Date", one.get("date")), ("StorageClass", one["class"])]))  # fmt: skip
+        when: list[xml.Child] = [("Days", one.get("days")), ("Date", one.get("date"))]
+        found.append(("Transition", [*when, ("StorageClass", one["class"])]))
     if "old_days" in rule:
         found.append(
-            ("NoncurrentVersionExpiration", [("NoncurrentDays", rule["old_days"]), ("NewerNoncurrentVersions", rule.get("newer"))])
+            (
+                "NoncurrentVersionExpiration",
+                [("NoncurrentDays", rule["old_days"]), ("NewerNoncurrentVersions", rule.get("newer"))],
+            )
         )  # fmt: skip
     if "abort" in rule:
         found.append(("AbortIncompleteMultipartUpload", [("DaysAfterInitiation", rule["abort"])]))
@@ -112,7 +123,7 @@ def _rule(call: Call, one: xml.Element) -> Rule:
     if (abort := one.find("AbortIncompleteMultipartUpload")) is not None:
         found = True
         if rule.get("tags") or "above" in rule or "below" in rule:
-            raise S3Error("InvalidRequest", "AbortIncompleteMultipartUpload cannot be specified with Tags or object sizes.")  # fmt: skip
+            raise S3Error("InvalidRequest", "AbortIncompleteMultipartUpload goes with prefixes alone.")
         rule["abort"] = _days(abort.get("DaysAfterInitiation"), 1)
     if not found:
         raise S3Error("InvalidRequest", "At least one action needs to be specified in a rule.")

@@ -12,7 +12,7 @@ from altostack.objectstore.http import Response
 from altostack.objectstore.middleware.versioned import MARKER_TYPE
 from altostack.objectstore.s3 import classes, xml
 from altostack.objectstore.s3.call import Call, document, iso
-from altostack.objectstore.s3.errors import S3Error, invalid
+from altostack.objectstore.s3.errors import invalid
 from altostack.objectstore.s3.headers import listed_etag
 from altostack.objectstore.s3.versioning import kept_versions
 
@@ -54,7 +54,8 @@ def _page(call: Call, marker: str, limit: int) -> Page:
     if delimiter:
         query["delimiter"] = delimiter
     if marker:
-        rolled = delimiter and marker.startswith(prefix) and marker.find(delimiter, len(prefix)) == len(marker) - len(delimiter)  # fmt: skip
+        end = len(marker) - len(delimiter)
+        rolled = delimiter and marker.startswith(prefix) and marker.find(delimiter, len(prefix)) == end
         query["marker"] = marker + _LAST if rolled else marker
     response = call.must(call.swift("GET", call.name, query=query))
     entries = response.entries or []
@@ -131,7 +132,7 @@ def objects_v2(call: Call) -> Response:
         except (binascii.Error, ValueError):
             marker = ""
         if not marker:
-            raise S3Error("InvalidArgument", "The continuation token provided is incorrect", ArgumentName="continuation-token")  # fmt: skip
+            raise invalid("continuation-token", token, "The continuation token provided is incorrect")
     page = _page(call, marker, limit)
     owner = query.get("fetch-owner", "").lower() == "true"
     following = base64.urlsafe_b64encode(page.last.encode()).decode() if page.more else None

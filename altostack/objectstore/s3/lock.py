@@ -68,7 +68,7 @@ def for_put(call: Call) -> dict[str, str]:
     found: dict[str, str] = {}
     if mode or until:
         if not (mode and until):
-            raise S3Error("InvalidArgument", "x-amz-object-lock-retain-until-date and x-amz-object-lock-mode must both be supplied")  # fmt: skip
+            raise S3Error("InvalidArgument", "A lock needs both its mode and its date.")
         _permit(call, "s3:PutObjectRetention")
         found |= _checked(call, mode, until)
     elif rule.get("mode"):
@@ -148,7 +148,7 @@ def put_bucket(call: Call) -> Response:
     if root.get("ObjectLockEnabled") != "Enabled":
         raise S3Error("MalformedXML")
     if not enabled(call.info):
-        raise S3Error("InvalidBucketState", "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration")  # fmt: skip
+        raise S3Error("InvalidBucketState", "Objects can be locked where versions are kept.")
     rule: dict[str, Any] = {"enabled": True}
     retention = root.find("Rule", "DefaultRetention")
     if root.has("Rule"):
@@ -163,7 +163,7 @@ def put_bucket(call: Call) -> Response:
                 raise S3Error("InvalidArgument", "Default retention period must be a positive integer value.")
             raise S3Error("MalformedXML")
         if not 1 <= int(term) <= (36500 if days else 100):
-            raise S3Error("InvalidArgument", "Default retention period must be a positive integer value." if int(term) < 1 else "Default retention period is too large")  # fmt: skip
+            raise S3Error("InvalidArgument", "The retention period is too short or too long.")
         rule |= {"mode": retention.get("Mode"), "days" if days else "years": int(term)}
     settings.keep(call, "lock", rule)
     return Response(200)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from altostack.objectstore.http import Refusal, Response
-from altostack.objectstore.s3 import access, objects, xml
+from altostack.objectstore.s3 import access, headers, objects, xml
 from altostack.objectstore.s3.call import Call, document
 from altostack.objectstore.s3.errors import S3Error
 
@@ -59,6 +59,6 @@ def _delete(call: Call, key: str, version: str | None, wish: xml.Element) -> dic
     if (etag := wish.get("ETag")) and etag != "*":
         held = one.swift("HEAD", one.name, key, query=objects.version_query(one))
         held.close()
-        if held.good and objects.headers.etag_of(held.headers) != etag.strip('"'):
+        if held.good and headers.etag_of(held.headers) != etag.strip('"'):
             raise S3Error("PreconditionFailed")
     return objects.delete_one(one)

@@ -92,7 +92,7 @@ def create(call: Call) -> Response:
             or (kind == "FULL_OBJECT" and name.startswith("sha"))
             or (kind == "COMPOSITE" and name == "crc64nvme")
         ):
-            raise S3Error("InvalidRequest", f"The {kind} checksum type cannot be used with the {name} checksum algorithm.")  # fmt: skip
+            raise S3Error("InvalidRequest", f"{name} has no checksum of the type {kind}.")
         given |= {_ALGORITHM: name, _TYPE: kind}
         shown = {"x-amz-checksum-algorithm": name.upper(), "x-amz-checksum-type": kind}
     chosen = call.header("x-amz-storage-class").upper()
@@ -132,7 +132,7 @@ def put_part(call: Call) -> Response:
     if wanted and not content.counts(wanted):
         said = checksums.wanted(call.request)
         if said is not None:
-            raise S3Error("InvalidRequest", f"Checksum Type mismatch occurred, expected checksum Type: {wanted}, actual checksum Type: {said[0]}")  # fmt: skip
+            raise S3Error("InvalidRequest", f"Expected a checksum of type {wanted}, not {said[0]}.")
         content.count(wanted)
 
     def footers(metadata: dict[str, str]) -> None:
@@ -323,7 +323,7 @@ def complete(call: Call) -> Response:
     size = sum(int(one["bytes"]) for one in entries)
     said = call.header("x-amz-mp-object-size")
     if said and said != str(size):
-        raise S3Error("InvalidRequest", "The provided 'x-amz-mp-object-size' header value does not match what was computed.")  # fmt: skip
+        raise S3Error("InvalidRequest", "The parts have another size than x-amz-mp-object-size.")
     with objects.conditional(call, given), objects.replacing(call):
         if manifest:
             response = call.swift(

@@ -77,7 +77,7 @@ def _rule(call: Call, one: xml.Element) -> Rule:
         raise S3Error("MalformedXML")
     for name in events:
         if name not in _EVENTS and name not in _WILD:
-            raise S3Error("InvalidArgument", "The event is not supported for notifications", ArgumentName="Event", ArgumentValue=name[:128])  # fmt: skip
+            raise invalid("Event", name[:128], "There is no such event.")
     rule: Rule = {"id": one.get("Id") or uuid.uuid4().hex, "kind": one.name, "to": to, "events": events}
     for part in one.all("Filter", "S3Key", "FilterRule"):
         name, value = part.get("Name").lower(), part.find("Value")

@@ -63,7 +63,7 @@ def absent(call: Call, response: Response) -> S3Error:
                 "MethodNotAllowed", headers=shown | {"allow": "DELETE"}, Method=call.request.method
             )
         if response.status == 400:
-            return S3Error("InvalidArgument", "Invalid version id specified", ArgumentName="versionId", ArgumentValue=call.version)  # fmt: skip
+            return invalid("versionId", call.version, "Invalid version id specified")
         return S3Error("NoSuchVersion", Key=call.object, VersionId=call.version)
     if response.status == 404:
         found = S3Error("NoSuchKey", Key=call.object)
@@ -97,7 +97,7 @@ def get(call: Call) -> Response:
     part = call.query.get("partNumber")
     if part is not None:
         if not (part.isascii() and part.isdecimal()) or not 1 <= int(part or 0) <= call.gate.parts:
-            raise invalid("partNumber", part, f"Part number must be an integer between 1 and {call.gate.parts}, inclusive")  # fmt: skip
+            raise invalid("partNumber", part, f"It must be between 1 and {call.gate.parts}.")
         if "range" in request.headers:
             raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
         query["part-number"] = part
@@ -307,7 +307,7 @@ def delete_one(call: Call) -> dict[str, str]:
     response = call.swift("DELETE", call.name, call.object, query=query)
     response.close()
     if response.status == 400 and query:
-        raise S3Error("InvalidArgument", "Invalid version id specified", ArgumentName="versionId", ArgumentValue=call.version or "")  # fmt: skip
+        raise invalid("versionId", call.version or "", "Invalid version id specified")
     if not response.good and response.status != 404:
         raise call.trouble(response)
     segments.remove(call, doomed)

@@ -155,13 +155,13 @@ def find(call: Call) -> tuple[str, Operation]:
     if wanted and (any(name == wanted for _, name in table) or (method == "HEAD")):
         raise S3Error("MethodNotAllowed", Method=method)
     if wanted:
-        raise S3Error("NotImplemented", f"A header or query you provided ({word}) implies functionality that is not implemented")  # fmt: skip
+        raise S3Error("NotImplemented", f"Nothing here implements {word!r}.")
     raise S3Error("MethodNotAllowed", Method=method)
 
 
 def perform(call: Call) -> Response:
     """Find the operation, make sure that it is allowed, do it. Raises S3Error."""
-    word, (permission, work) = find(call)
+    _, (permission, work) = find(call)
     making = permission == "s3:CreateBucket"
     if call.bucket is not None:
         check_bucket_name(call.name, strict=making and call.gate.strict_names)

@@ -137,7 +137,8 @@ class _Bucket:
         self._done.buckets += 1
         if any(one in rule for rule in rules for one in ("days", "date", "transitions")):
             self._current(rules)
-        if kept_versions(call.info) and any("old_days" in rule or rule.get("marker") or "days" in rule for rule in rules):  # fmt: skip
+        old = any("old_days" in rule or rule.get("marker") or "days" in rule for rule in rules)
+        if old and kept_versions(call.info):
             self._versions(rules)
         if any("abort" in rule for rule in rules):
             self._uploads(rules)
@@ -273,7 +274,8 @@ class _Bucket:
 
         for key, upload, entry in list(multipart.uploads(self._call)):
             since = _seconds(entry["last_modified"])
-            if any("abort" in rule and key.startswith(rule["prefix"]) and self._passed(since, rule["abort"]) for rule in rules):  # fmt: skip
+            fitting = [rule["abort"] for rule in rules if "abort" in rule and key.startswith(rule["prefix"])]
+            if any(self._passed(since, days) for days in fitting):
                 call = self._about(key)
                 call.request = Request("DELETE", "/", query_string=f"uploadId={upload}")
                 self._try(lambda one: self._abort(one), call)
@@ -325,9 +327,8 @@ class _Bucket:
         source = call.must(call.swift("GET", call.name, call.object))
         try:
             body = Stream(pieces(source.body), source.length)
-            stored = call.must(
-                call.swift("PUT", beside, name, headers=kept | {"x-timestamp": dated, "etag": bare(source.headers["etag"])}, body=body)
-            )  # fmt: skip
+            dating = {"x-timestamp": dated, "etag": bare(source.headers["etag"])}
+            stored = call.must(call.swift("PUT", beside, name, headers=kept | dating, body=body))
         finally:
             source.close()
         link = classes.link_headers(kept, beside, name, bare(stored.headers["etag"])) | {"x-timestamp": when}
@@ -344,9 +345,9 @@ class _Bucket:
             target = f"{upload}/{number:05d}"
             try:
                 size = source.length or 0
-                stored = call.must(
-                    call.swift("PUT", beside, target, headers={"content-type": "application/octet-stream"}, body=Stream(pieces(source.body), size))
-                )  # fmt: skip
+                body = Stream(pieces(source.body), size)
+                plain = {"content-type": "application/octet-stream"}
+                stored = call.must(call.swift("PUT", beside, target, headers=plain, body=body))
             finally:
                 source.close()
             made.append((beside, target))

@@ -31,13 +31,17 @@ SKEW: Final = 15 * 60  # seconds by which clocks may differ
 LONGEST: Final = 7 * 86400  # seconds that a presigned URL may last
 _HEX = re.compile(r"[0-9a-f]{64}")
 # What takes part in a version 2 signature of the query.
-_SUBRESOURCES = frozenset(
-    """accelerate acl analytics cors delete encryption intelligent-tiering inventory legal-hold lifecycle location
-    logging metrics notification object-lock partNumber policy policyStatus publicAccessBlock replication
-    requestPayment response-cache-control response-content-disposition response-content-encoding
-    response-content-language response-content-type response-expires restore retention select select-type tagging
-    torrent uploadId uploads versionId versioning versions website ownershipControls""".split()
-)
+_SUBRESOURCES: Final = frozenset(
+    {
+        "accelerate", "acl", "analytics", "cors", "delete", "encryption", "intelligent-tiering",
+        "inventory", "legal-hold", "lifecycle", "location", "logging", "metrics", "notification",
+        "object-lock", "ownershipControls", "partNumber", "policy", "policyStatus", "publicAccessBlock",
+        "replication", "requestPayment", "response-cache-control", "response-content-disposition",
+        "response-content-encoding", "response-content-language", "response-content-type",
+        "response-expires", "restore", "retention", "select", "select-type", "tagging", "torrent",
+        "uploadId", "uploads", "versionId", "versioning", "versions", "website",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +290,7 @@ def _v2_header(request: Request, held: str, now: float, bucket_prefix: str) -> S
     if abs(now - when) > SKEW:
         raise S3Error("RequestTimeTooSkewed")
     shown = "" if "x-amz-date" in request.headers else request.header("date")
-    return Signed(access, signature, **_v2_texts(request, shown, bucket_prefix))
+    return _v2(request, access, signature, shown, bucket_prefix)
 
 
 def _v2_query(request: Request, now: float, bucket_prefix: str) -> Signed:
@@ -302,15 +306,14 @@ def _v2_query(request: Request, now: float, bucket_prefix: str) -> Signed:
         raise denied("Request has expired")
     if int(until) > now + LONGEST + SKEW:
         raise denied("A presigned request may last for a week at most")
-    return Signed(query["AWSAccessKeyId"], query["Signature"], **_v2_texts(request, until, bucket_prefix))
+    return _v2(request, query["AWSAccessKeyId"], query["Signature"], until, bucket_prefix)
 
 
-def _v2_texts(request: Request, date: str, bucket_prefix: str) -> dict[str, bytes]:
+def _v2(request: Request, access: str, signature: str, date: str, bucket_prefix: str) -> Signed:
     path = bucket_prefix + request.target
-    found = {"text": _v2_text(request, date, path)}
-    if path.count("/") == 1 and len(path) > 1:
-        found["other"] = _v2_text(request, date, path + "/")
-    return found
+    bare = path.count("/") == 1 and len(path) > 1
+    other = _v2_text(request, date, path + "/") if bare else b""
+    return Signed(access, signature, _v2_text(request, date, path), other=other)
 
 
 def _v2_text(request: Request, date: str, path: str) -> bytes:

@@ -27,7 +27,7 @@ def from_header(said: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(said, keep_blank_values=True, strict_parsing=bool(said), errors="strict")
     except ValueError:
-        raise S3Error("InvalidArgument", "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.") from None  # fmt: skip
+        raise S3Error("InvalidArgument", "x-amz-tagging must be encoded as a URL's query in UTF-8.") from None
     found = dict(pairs)
     if len(found) != len(pairs):
         raise S3Error("InvalidTag", "Cannot provide multiple Tags with the same key")

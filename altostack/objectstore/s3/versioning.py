@@ -41,7 +41,7 @@ def put(call: Call) -> Response:
     if status not in _STATUS:
         raise S3Error("IllegalVersioningConfigurationException")
     if status == "Suspended" and settings.read(call.info, "lock"):
-        raise S3Error("InvalidBucketState", "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.")  # fmt: skip
+        raise S3Error("InvalidBucketState", "Objects of this bucket are locked: their versions are kept.")
     if status == "Suspended" and not kept_versions(call.info):
         # Nothing was kept so far: what counts from here on is that the bucket knows of versions.
         call.must(call.swift("POST", call.name, headers={ENABLED: "true"}))

@@ -73,7 +73,7 @@ def parse(content: bytes, root: str = "") -> Element:
     def text(data: str) -> None:
         stack[-1].text += data
 
-    def refuse(*what: Any) -> None:
+    def refuse(*what: Any) -> Any:
         raise Malformed("a document type is not allowed")
 
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text

@@ -69,8 +69,14 @@ def url(store: World) -> str:
 Connect = Callable[..., Any]
 
 
+@pytest.fixture(scope="session")
+def session() -> Any:
+    """What boto3 reads once and for all."""
+    return boto3.session.Session()
+
+
 @pytest.fixture
-def connect(url: str) -> Iterator[Connect]:
+def connect(url: str, session: Any) -> Iterator[Connect]:
     """A boto3 client of a user: ``connect("bob")``."""
     made = []
 
@@ -79,7 +85,7 @@ def connect(url: str) -> Iterator[Connect]:
     ) -> Any:
         s3 = config.pop("s3", {}) | {"addressing_style": "path"}
         options = {"signature_version": "s3v4", "retries": {"max_attempts": 1}, "s3": s3} | config
-        one = boto3.session.Session().client(
+        one = session.client(
             "s3", endpoint_url=url, region_name=region, aws_access_key_id=user,
             aws_secret_access_key=secret or f"{user}-secret", config=Config(**options),
         )  # fmt: skip

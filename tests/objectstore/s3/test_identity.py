@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -21,7 +20,8 @@ from tests.objectstore.s3.signer import Signer, send
 class Site:
     """A cloud with identity and an object store that clients reach."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, session: Any) -> None:
+        self.session = session
         self.cloud = InProcessCloud(
             state, services=("identity",), hosts=(), settings={"identity": {"password_rounds": 4}}
         )
@@ -53,7 +53,7 @@ class Site:
             "retries": {"max_attempts": 1},
             "s3": {"addressing_style": "path"},
         }
-        client = boto3.session.Session().client(
+        client = self.session.client(
             "s3", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id=who["access"],
             aws_secret_access_key=who["secret"], config=Config(**options | config),
         )  # fmt: skip
@@ -62,8 +62,8 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    found = Site(tmp_path)
+def site(tmp_path: Path, session: Any) -> Iterator[Site]:
+    found = Site(tmp_path, session)
     yield found
     for client in found.clients:
         client.close()
