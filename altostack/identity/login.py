@@ -166,12 +166,18 @@ class Proof:
             self.user = user
 
 
-def _domain_is(ref: DomainRef | None, where: str) -> Any:
-    """The condition on domains that ``ref`` names. Raises BadRequest."""
+def _named_domain(ref: DomainRef | None, where: str) -> DomainRef:
+    """``ref`` if it names a domain. Raises BadRequest."""
     _expect(ref, "domain", where)
     assert ref is not None
     _expect(ref.id or ref.name, "id or name", f"{where}.domain")
-    return Domain.id == ref.id if ref.id else Domain.name == ref.name
+    return ref
+
+
+def _domain_is(ref: DomainRef | None, where: str) -> Any:
+    """The condition on domains that ``ref`` names. Raises BadRequest."""
+    named = _named_domain(ref, where)
+    return Domain.id == named.id if named.id else Domain.name == named.name
 
 
 def _user_is(ref: UserRef | None, where: str) -> list[Any]:
@@ -363,11 +369,10 @@ def _scope(session: Session, kept: Keeper, proof: Proof, wanted: ScopeRef | str 
         _expect(ref.id or ref.name, "id or name", "scope.project")
         if ref.id:
             return _project(session, kept, ref.id)
-        home = _domain_is(ref.domain, "scope.project")
-        assert ref.domain is not None
+        home = _named_domain(ref.domain, "scope.project")
         return kept.known(
-            ("project", ref.name, ref.domain.id, None if ref.domain.id else ref.domain.name),
-            lambda: find_project(session, Project.name == ref.name, home),
+            ("project", ref.name, home.id, None if home.id else home.name),
+            lambda: find_project(session, Project.name == ref.name, _domain_is(home, "scope.project")),
         )
     if wanted.domain is not None:
         return find_domain(session, _domain_is(wanted.domain, "scope"))
