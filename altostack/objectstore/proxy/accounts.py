@@ -40,7 +40,9 @@ class Accounts:
             request.authorize(request, None)
         account = place.account
         check_name(account, "Account", store.settings.max_account_name)
-        limit = listing_limit(request, store.settings.listing_limit)
+        query = None
+        if request.method == "GET":
+            query = query_of(request, listing_limit(request, store.settings.listing_limit))
         self._counts.flush(account)
         info: Info | None
         try:
@@ -56,9 +58,9 @@ class Accounts:
         if not backend.owner(request):
             for name in backend.OWNERS_HEADERS & headers.keys():
                 del headers[name]
-        if request.method == "HEAD":
+        if query is None:
             return Response(204, headers)
-        entries = [] if info is None else self._list(account, query_of(request, limit))
+        entries = [] if info is None else self._list(account, query)
         return Response(200, headers, entries=entries)
 
     def _list(self, account: str, query: Query) -> list[dict[str, Any]]:

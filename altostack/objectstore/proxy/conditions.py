@@ -106,4 +106,4 @@ def parse_ranges(header: str, size: int) -> list[tuple[int, int]] | None:
 
 
 def _number(text: str) -> bool:
-    return not text or (text.isascii() and text.isdecimal() and len(text) < 20)
+    return not text or (text.isascii() and text.isdecimal() and len(text) < 1000)

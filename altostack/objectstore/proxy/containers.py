@@ -37,7 +37,6 @@ _NAMED: Final = frozenset(
         "x-container-write",
         "x-container-sync-key",
         "x-container-sync-to",
-        "x-versions-location",
     }
 )
 _SITES: Final = 10_000  # places of lists that are remembered
@@ -57,7 +56,9 @@ class Containers:
     def get(self, request: Request, place: Place) -> Response:
         """GET and HEAD."""
         store, account, container = self._store, place.account, str(place.container)
-        limit = listing_limit(request, store.settings.listing_limit)
+        query = None
+        if request.method == "GET":
+            query = query_of(request, listing_limit(request, store.settings.listing_limit))
         info = self._present(account, container)
         if info is None:
             if request.authorize is not None:
@@ -71,11 +72,9 @@ class Containers:
                 del headers[name]
         if request.facts.get(backend.RESELLER):
             headers["x-container-sharding"] = str(backend.true(value(info, _SHARDING) or ""))
-        if request.method == "HEAD":
+        if query is None:
             return Response(204, headers)
-        return Response(
-            200, headers, entries=[entry_of(row) for row in self._list(info, query_of(request, limit))]
-        )
+        return Response(200, headers, entries=[entry_of(row) for row in self._list(info, query)])
 
     def _list(self, info: Info, query: Query) -> Sequence[Row | Subdir]:
         if info.shards:

@@ -111,7 +111,7 @@ class Objects:
             timestamp=stamp,
             metadata=metadata,
             most=store.settings.max_object_size,
-            etag=bare(wanted).lower() if wanted is not None else None,
+            etag=bare(wanted).lower() if wanted else None,
             absent=unwanted is not None,
             footers=request.facts.get(backend.FOOTERS),
             updates=self._liner(request, place, info, site, stamp),
@@ -186,9 +186,11 @@ class Objects:
         if info is None:
             raise Refusal(404)
         stamp = stamp_of(request, store)
+        expected = headers.get("x-if-delete-at")
+        if expected is not None and _number(expected) is None:
+            raise Refusal(400, "Bad X-If-Delete-At header value")
         keep, site = self._site(request, place, info)
         held = self._held(keep, site)
-        expected = headers.get("x-if-delete-at")
         if expected is not None and (held is None or _number(held.get("x-delete-at")) != _number(expected)):
             raise Refusal(404 if held is None else 412)
         if "if-match" in headers or "if-unmodified-since" in headers:

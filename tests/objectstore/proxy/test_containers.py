@@ -129,6 +129,7 @@ def test_listing_parameters(one: World) -> None:
     assert names(reverse="1", end_marker="b/2") == ["é", "d", "b/c/3"]
     assert names(marker="d") == ["é"]
     assert one.get("/v1/a/c", query={"limit": "10001"}).status == 412
+    assert one.head("/v1/a/c", query={"limit": "10001"}).status == 204
     (entry,) = one.get("/v1/a/c", query={"prefix": "a"}).entries or []
     assert entry.keys() == {"name", "hash", "bytes", "content_type", "last_modified"}
     assert (entry["content_type"], entry["hash"]) == ("text/plain", "0cc175b9c0f1b6a831c399e269772661")

@@ -263,6 +263,8 @@ def test_expiry(one: World, now: Now) -> None:
         assert one.post(f"/v1/a/c/{name}", x_object_meta_a="b").status == 404
     assert one.get("/v1/a/c/o", **{"x-backend-open-expired": "true"}).read() == b"x"
     assert one.delete("/v1/a/c/o", x_if_delete_at=str(at + 1)).status == 412
+    assert one.delete("/v1/a/c/o", x_if_delete_at="soon").status == 400
+    assert one.delete("/v1/a/c/none", x_if_delete_at=str(at)).status == 404
     assert one.delete("/v1/a/c/o", x_if_delete_at=str(at)).status == 204
     assert one.delete("/v1/a/c/p").status == 404
     assert one.get("/v1/a/c/p", **{"x-backend-open-expired": "true"}).status == 404
