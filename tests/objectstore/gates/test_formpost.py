@@ -143,7 +143,7 @@ def test_what_is_no_form(here: World) -> None:
         assert read(here, BASE + "a") == 404
     assert here.post(BASE, whole, content_type="text/plain").status == 401  # no form: a POST like any other
     assert post(here, whole, path="/v1/AUTH_p1").status == 401
-    assert post(here, whole, path="/elsewhere").status == 404  # a form of S3, if anything
+    assert post(here, whole, path="/elsewhere").status == 412  # a form of S3, if anything
 
 
 def test_times_and_encodings(here: World) -> None:

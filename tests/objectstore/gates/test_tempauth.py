@@ -177,7 +177,7 @@ def test_both_kinds_of_users_at_once(here: World) -> None:
 
 def test_without_users_there_is_no_door(tmp_path: Path) -> None:
     here = peopled(tmp_path, PIPELINE)
-    assert here.get("/auth/v1.0", x_auth_user="one:boss", x_auth_key="").status == 404
+    assert here.get("/auth/v1.0", x_auth_user="one:boss", x_auth_key="").status == 400
     assert "tempauth" not in here.store.facts
 
 
