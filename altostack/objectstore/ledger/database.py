@@ -1,16 +1,15 @@
 """One account's or container's database, opened: facts, metadata and lines in SQLite.
 
-Everything that writes holds the lock of `writing`: one process, one thread. Whoever only reads sees the newest commit.
+Lines are recorded in the log (`pending`) and merged before anybody reads; SQLite sees to it that one process at a time
+merges and writes.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ import msgspec
 
 from altostack.objectstore.ledger import lines, listing
 from altostack.objectstore.ledger.lines import Line
-from altostack.objectstore.ledger.pending import Pending
+from altostack.objectstore.ledger.pending import LOCK_WAIT, Pending
 from altostack.objectstore.storage import (
     Dated,
     DeviceFull,
@@ -33,7 +32,6 @@ from altostack.objectstore.storage import (
     Subdir,
 )
 
-LOCK_WAIT: Final = 20.0  # seconds after which a database counts as stuck
 _PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",
     "PRAGMA temp_store = MEMORY",
@@ -121,7 +119,7 @@ class Database:
                 raise
         self.account: str = account
         self.container: str | None = container
-        self._pending = Pending(self._file)
+        self._pending = Pending(self._file, self._check_in_place)
 
     def close(self) -> None:
         """Give back what is open."""
@@ -130,23 +128,23 @@ class Database:
             os.close(self._file)
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Alone among all threads and processes. Raises DeviceGone when that takes too long."""
-        with self.lock:
-            self._flock()
+    def alone(self) -> Iterator[None]:
+        """Nobody else writes, records or merges, in any process. Raises DeviceGone when that takes too long."""
+        with self.lock, translated():
+            self._sql.execute("BEGIN IMMEDIATE")
             try:
-                self._check_in_place()
-                yield
+                with self._pending.alone():
+                    yield
             finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+                self._sql.execute("ROLLBACK")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """`writing`, all or nothing, on top of everything recorded until now."""
-        with self.writing(), translated():
+        """The only writer, all or nothing, on top of everything recorded until now. Meanwhile others may record."""
+        with self.lock, translated():
             self._sql.execute("BEGIN IMMEDIATE")
             try:
-                recorded = self._pending.frames()
+                recorded, generation = self._pending.take()
                 if recorded:
                     merge(self._sql, map(_DECODER.decode, recorded), self.container is not None)
                 yield self._sql
@@ -155,8 +153,8 @@ class Database:
                 if self._sql.in_transaction:
                     self._sql.execute("ROLLBACK")
                 raise
-            if recorded:
-                self._pending.clear()
+            if generation is not None:
+                self._pending.merged(generation)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -181,14 +179,15 @@ class Database:
 
     def _record(self, given: Sequence[Line], now: str) -> None:
         frame = _ENCODER.encode((now, given))
-        with self.lock, translated():
-            with self.writing():
-                number = self._pending.append(frame)
-            if number is None:
-                with self.transaction():
-                    self.merge(given, now)
-                return
         with translated():
+            number = self._pending.append(frame)
+            if number is None:
+                with self.lock:
+                    number = self._pending.append(frame)  # somebody else may have begun to merge
+                    if number is None:
+                        with self.transaction():
+                            self.merge(given, now)
+                        return
             self._pending.sync(number)
 
     def info(self) -> Info:
@@ -221,6 +220,10 @@ class Database:
         return Info(
             count=count, bytes=size, policy=policy, shards=ranges, state=_phase(ranges, planned), **shared
         )
+
+    def recorded(self) -> bool:
+        """Whether something is recorded that is not merged."""
+        return self._pending.filled()
 
     def empty(self) -> bool:
         """Whether there is nothing in it, of whatever policy, nor in its shards."""
@@ -278,7 +281,7 @@ class Database:
 
     def shrink(self) -> None:
         """Give back the room of the emptied log, and that of lines that are gone when it is more than half."""
-        with self.writing(), translated():
+        with self.lock, translated():
             self._pending.shrink()
             pages, free = (
                 self._sql.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
@@ -294,23 +297,6 @@ class Database:
             raise Missing from None
         if (found.st_dev, found.st_ino) != self.inode:
             raise DeviceGone(f"{self.path.name} was replaced")
-
-    def _flock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            pass
-        pause, end = 0.0005, time.monotonic() + LOCK_WAIT
-        while time.monotonic() < end:
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.02)
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                continue
-        raise DeviceGone(f"{self.path.name} is locked")
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -2,91 +2,124 @@
 
 Recording a line has to be durable when it returns, and a commit of SQLite for each would touch many pages. So lines go
 to a file of frames beside the database, are brought to the disk together, and are merged into the database before
-somebody reads it or when the file is full. Merging a line twice changes nothing, so the file may be emptied any time
-after the merge is committed.
+somebody reads it or when the file is full. Merging a line twice changes nothing, so a frame may stay any time after its
+merge is committed.
 
-The file is written over and over in place, since bringing new blocks to the disk costs about twice as much as old ones:
-a head of 16 bytes (``ALPL``, generation, both 4 bytes, little-endian, then zeros) and frames of length, checksum
-(4 bytes each) and content. The checksum is seeded with the generation: frames of former generations do not count, and
-neither does a frame that was cut off. Emptying the file raises the generation.
+The file has two halves, so that lines can be recorded in one while the other is merged, and they are written over and
+over in place, since bringing new blocks to the disk costs about twice as much as old ones:
+
+    head    ``ALPM``, 4 zeros, generation, merged: 8 bytes each, little-endian; 40 zeros
+    halves  `FULL` bytes each: frames of length, checksum (4 bytes each) and content
+
+Frames are added in the half that the generation says: the first for even ones. Their checksum is seeded with it, so
+frames of former generations do not count, and neither does a frame that was cut off. Whoever merges begins a new
+generation, and says afterwards that the one before is merged; a half is not used again before.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import threading
+import time
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
-FULL: Final = 1 << 17  # bytes after which the file is merged
+from altostack.objectstore.storage import DeviceGone
+
+FULL: Final = 1 << 17  # bytes in a half
+LOCK_WAIT: Final = 20.0  # seconds after which the log counts as stuck
 _FIRST: Final = 1 << 12
-_MAGIC: Final = b"ALPL"
-_HEAD: Final = struct.Struct("<4sI8x")
+_MAGIC: Final = b"ALPM"
+_HEAD: Final = struct.Struct("<4s4xQQ40x")
 _FRAME: Final = struct.Struct("<II")
-_START: Final = _HEAD.size
 
 
 class Pending:
-    """The open log. All but `filled` and `sync` are called by the one who holds the database's lock."""
+    """The open log."""
 
-    def __init__(self, file: int) -> None:
-        """file: the descriptor, which stays the caller's."""
-        self._file = file
-        self._generation, self._end = 0, _START
+    def __init__(self, file: int, check: Callable[[], None] = lambda: None) -> None:
+        """file: the descriptor, which stays the caller's. check: called with the lock held; raises when the log is
+        not the database's any longer."""
+        self._file, self._check = file, check
+        self._lock = threading.Lock()
+        self._generation, self._end = -1, 0  # where this process knows the last frame to end, within the half
         self._written = self._synced = 0  # numbers of frames of this process
         self._syncing = False
         self._turn = threading.Condition()
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else records, in any process. Raises DeviceGone when that takes too long, and what `check` raises."""
+        with self._lock:
+            self._flock()
+            try:
+                self._check()
+                yield
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
     def append(self, content: bytes) -> int | None:
-        """Write a frame; the number to `sync`, None when there is no room before the file is emptied."""
-        self._find_end()
-        frame = _FRAME.pack(len(content), zlib.crc32(content, self._generation)) + content
-        end = self._end + len(frame)
-        if end > FULL:
-            return None
-        size = os.fstat(self._file).st_size
-        if end > size:
-            room = max(_FIRST, 1 << (end - 1).bit_length())
-            frame += bytes(room - end)
-        _write(self._file, frame, self._end)
-        self._end = end
-        self._written += 1
-        return self._written
+        """Write a frame; the number to `sync`, None when there is no room before the log is merged."""
+        with self.alone():
+            generation, _ = self._read_head()
+            self._find_end(generation)
+            frame = _FRAME.pack(len(content), zlib.crc32(content, generation & 0xFFFFFFFF)) + content
+            end = self._end + len(frame)
+            if end > FULL:
+                return None
+            start = _start(generation)
+            if start + end > os.fstat(self._file).st_size:
+                frame += bytes(min(FULL, max(_FIRST, 1 << (end - 1).bit_length())) - end)
+            _write(self._file, frame, start + self._end)
+            self._end = end
+            self._written += 1
+            return self._written
 
-    def frames(self) -> list[bytes]:
-        """The content of all frames, the oldest first."""
-        self._read_head()
-        data = os.pread(self._file, os.fstat(self._file).st_size, 0)
-        found, at = [], _START
-        while (content := _frame(data, at, self._generation)) is not None:
-            found.append(content)
-            at += _FRAME.size + len(content)
-        self._end = at
-        return found
+    def take(self) -> tuple[list[bytes], int | None]:
+        """All frames, the oldest first, and what to tell `merged` when they are in the database; None: nothing.
 
-    def clear(self) -> None:
-        """All frames are merged. Not brought to the disk: until then they would be merged again."""
-        self._generation = (self._generation + 1) & 0xFFFFFFFF
-        _write(self._file, _HEAD.pack(_MAGIC, self._generation), 0)
-        self._end = _START
+        The caller is the only one who merges (a write transaction of the database sees to that).
+        """
+        with self.alone():
+            generation, merged = self._read_head()
+            new = self._frames(generation)
+            if merged < generation - 1:  # somebody took frames and did not get through
+                return self._frames(generation - 1) + new, generation - 1
+            if not new:
+                return [], None
+            _write(self._file, _HEAD.pack(_MAGIC, generation + 1, merged), 0)
+            return new, generation
 
-    def shrink(self) -> None:
-        """Give the file's room back, when it is empty."""
-        if not self.frames():
-            os.ftruncate(self._file, _START)
+    def merged(self, generation: int) -> None:
+        """The frames of that generation are in the database, durably.
+
+        This is not brought to the disk: at worst they are merged again.
+        """
+        with self.alone():
+            now, before = self._read_head()
+            _write(self._file, _HEAD.pack(_MAGIC, now, max(before, generation)), 0)
 
     def filled(self) -> bool:
-        """Whether there is a frame. Needs no lock: a frame vanishes only after its lines are in the database."""
-        head = os.pread(self._file, _START + _FRAME.size, 0)
-        if len(head) < _START + _FRAME.size or head[:4] != _MAGIC:
+        """Whether there is a frame to merge. Takes no lock: a frame vanishes only after it is in the database."""
+        head = os.pread(self._file, _HEAD.size, 0)
+        if len(head) < _HEAD.size or head[:4] != _MAGIC:
             return False
-        length, checksum = _FRAME.unpack_from(head, _START)
-        content = os.pread(self._file, length, _START + _FRAME.size) if length and length < FULL else b""
-        return bool(content) and zlib.crc32(content, _HEAD.unpack_from(head)[1]) == checksum
+        _, generation, merged = _HEAD.unpack(head)
+        return merged < generation - 1 or self._frame_at(generation, 0) is not None
+
+    def shrink(self) -> None:
+        """Give the file's room back, when there is nothing to merge."""
+        with self.alone():
+            self._read_head()
+            if not self.filled():
+                os.ftruncate(self._file, _HEAD.size)
 
     def sync(self, number: int) -> None:
-        """Return when that frame is on the disk. Threads that wait at the same time share the effort."""
+        """Return when that frame is on the disk. Threads that wait together share the effort. Raises OSError."""
         with self._turn:
             while self._syncing and self._synced < number:
                 self._turn.wait()
@@ -103,42 +136,70 @@ class Pending:
                 self._syncing, self._synced = False, max(self._synced, goal)
                 self._turn.notify_all()
 
-    def _read_head(self) -> None:
-        head = os.pread(self._file, _START, 0)
-        if len(head) < _START or head[:4] != _MAGIC:  # new, or cut off before the first frame was on the disk
-            self._generation = int.from_bytes(os.urandom(4))
-            os.ftruncate(self._file, 0)
-            _write(self._file, _HEAD.pack(_MAGIC, self._generation), 0)
-            self._end = _START
-            return
-        generation = _HEAD.unpack(head)[1]
-        if generation != self._generation:
-            self._generation, self._end = generation, _START
+    def _read_head(self) -> tuple[int, int]:
+        """Generation, and the newest that is merged."""
+        head = os.pread(self._file, _HEAD.size, 0)
+        if len(head) == _HEAD.size and head[:4] == _MAGIC:
+            _, generation, merged = _HEAD.unpack(head)
+            return generation, merged
+        # New, or cut off before the first frame was on the disk. The generation is one that nobody had here.
+        generation = int.from_bytes(os.urandom(6)) + 1
+        os.ftruncate(self._file, 0)
+        _write(self._file, _HEAD.pack(_MAGIC, generation, generation - 1), 0)
+        return generation, generation - 1
 
-    def _find_end(self) -> None:
+    def _find_end(self, generation: int) -> None:
         """After the last whole frame, which another process may have written."""
-        self._read_head()
+        if generation != self._generation:
+            self._generation, self._end = generation, 0
+        while (content := self._frame_at(generation, self._end)) is not None:
+            self._end += _FRAME.size + len(content)
+
+    def _frame_at(self, generation: int, at: int) -> bytes | None:
+        place = _start(generation) + at
+        head = os.pread(self._file, _FRAME.size, place)
+        if at + _FRAME.size > FULL or len(head) < _FRAME.size:
+            return None
+        length, checksum = _FRAME.unpack(head)
+        if not length or at + _FRAME.size + length > FULL:
+            return None
+        content = os.pread(self._file, length, place + _FRAME.size)
+        if len(content) < length or zlib.crc32(content, generation & 0xFFFFFFFF) != checksum:
+            return None
+        return content
+
+    def _frames(self, generation: int) -> list[bytes]:
+        data = os.pread(self._file, FULL, _start(generation))
+        found, at = [], 0
+        while at + _FRAME.size <= len(data):
+            length, checksum = _FRAME.unpack_from(data, at)
+            content = data[at + _FRAME.size : at + _FRAME.size + length]
+            if (
+                not length
+                or len(content) < length
+                or zlib.crc32(content, generation & 0xFFFFFFFF) != checksum
+            ):
+                break
+            found.append(content)
+            at += _FRAME.size + length
+        return found
+
+    def _flock(self) -> None:
+        pause, end = 0.0005, time.monotonic() + LOCK_WAIT
         while True:
-            head = os.pread(self._file, _FRAME.size, self._end)
-            if len(head) < _FRAME.size:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
-            length, checksum = _FRAME.unpack(head)
-            if not length or length > FULL:
-                return
-            content = os.pread(self._file, length, self._end + _FRAME.size)
-            if len(content) < length or zlib.crc32(content, self._generation) != checksum:
-                return
-            self._end += _FRAME.size + length
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise DeviceGone("the log of a database is locked") from None
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.02)
 
 
-def _frame(data: bytes, at: int, generation: int) -> bytes | None:
-    if at + _FRAME.size > len(data):
-        return None
-    length, checksum = _FRAME.unpack_from(data, at)
-    content = data[at + _FRAME.size : at + _FRAME.size + length]
-    if not length or len(content) < length or zlib.crc32(content, generation) != checksum:
-        return None
-    return content
+def _start(generation: int) -> int:
+    """Where the half of a generation begins."""
+    return _HEAD.size + (generation & 1) * FULL
 
 
 def _write(file: int, data: bytes, at: int) -> None:

@@ -290,12 +290,12 @@ class Replication:
         """Remove a copy that is not to be here, if it still is as it was ``known``; whether it was."""
         folder = self._ledgers.folder(spot, kind)
         try:
-            with self._ledgers.database(spot, kind) as database, database.writing():
+            with self._ledgers.database(spot, kind) as database, database.alone():
                 now = state(database)
                 same = (now.id, now.seq, now.mark, now.put, now.deleted, now.metadata) == (
                     known.id, known.seq, known.mark, known.put, known.deleted, known.metadata
                 )  # fmt: skip
-                if not same:
+                if not same or database.recorded():
                     return False
                 with translated():
                     remove(folder, self._ledgers.devices / spot.device)

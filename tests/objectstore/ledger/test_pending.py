@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from altostack.objectstore.ledger import database as database_module
 from altostack.objectstore.ledger import pending as pending_module
 from altostack.objectstore.ledger.ledgers import Ledgers
 from altostack.objectstore.ledger.pending import FULL, Pending
@@ -35,6 +34,19 @@ def names(ledgers: Ledgers) -> list[str]:
     return [one.name for one in ledgers.list(C, "a", "c", Query(limit=100_000))]
 
 
+def frames(log: Pending) -> list[bytes]:
+    """All frames, which then count as merged."""
+    found, generation = log.take()
+    if generation is not None:
+        log.merged(generation)
+    return found
+
+
+def half(file: int) -> int:
+    """Where frames are added now."""
+    return 64 + FULL * (os.pread(file, 9, 0)[8] & 1)
+
+
 class TestLog:
     def test_frames_come_back_in_order(self, file: int) -> None:
         log = Pending(file)
@@ -42,65 +54,95 @@ class TestLog:
         for number in range(3):
             log.append(b"%d" % number * 100)
         assert log.filled()
-        assert [frame[:1] for frame in Pending(file).frames()] == [b"0", b"1", b"2"]
+        assert [frame[:1] for frame in frames(Pending(file))] == [b"0", b"1", b"2"]
+        assert not log.filled() and frames(log) == []
 
     def test_two_who_append_see_each_other(self, file: int) -> None:
         one, two = Pending(file), Pending(file)
         for number in range(10):
             (one if number % 2 else two).append(b"%d" % number)
-        assert one.frames() == two.frames() == [b"%d" % number for number in range(10)]
-        two.clear()
-        assert not one.filled()
+        assert frames(one) == [b"%d" % number for number in range(10)]
+        assert not two.filled()
         one.append(b"new")
-        assert two.frames() == [b"new"]
+        assert frames(two) == [b"new"]
 
     def test_what_was_there_before_does_not_come_back(self, file: int) -> None:
         log = Pending(file)
-        for number in range(20):
-            log.append(b"old%02d" % number)
-        log.clear()
-        log.append(b"new00")  # of the same length: the next frame begins where an old one does
-        assert log.frames() == [b"new00"]
-        assert Pending(file).frames() == [b"new00"]
+        for turn in range(6):
+            for number in range(20 - turn):
+                log.append(b"%d/%03d" % (turn, number))  # of one length: new frames begin where old ones do
+            assert frames(log) == [b"%d/%03d" % (turn, number) for number in range(20 - turn)]
+
+    def test_others_record_while_somebody_merges(self, file: int) -> None:
+        merging, other = Pending(file), Pending(file)
+        other.append(b"one")
+        found, generation = merging.take()
+        assert found == [b"one"] and generation is not None
+        other.append(b"two")
+        assert other.filled()
+        merging.merged(generation)
+        assert other.filled()
+        assert frames(other) == [b"two"]
+
+    def test_who_merges_and_dies_leaves_the_frames_to_the_next(self, file: int) -> None:
+        log = Pending(file)
+        log.append(b"one")
+        log.take()
+        log.append(b"two")
+        for _ in range(2):  # nothing is written over as long as nobody gets through
+            assert Pending(file).take()[0] == [b"one", b"two"]
+            log.append(b"three")
+            assert frames(Pending(file)) == [b"one", b"two", b"three"]
+            assert frames(log) == [b"two", b"three"]
+            log.append(b"one")
+            log.take()
+            log.append(b"two")
 
     def test_full(self, file: int) -> None:
         log = Pending(file)
-        count = 0
-        while log.append(bytes(1000)) is not None:
-            count += 1
-        assert count == (FULL - 16) // 1008
-        assert os.fstat(file).st_size <= FULL
-        log.clear()
-        assert log.append(bytes(1000)) is not None
-        log.clear()
+        for _ in range(3):
+            count = 0
+            while log.append(bytes(1000)) is not None:
+                count += 1
+            assert count == FULL // 1008
+            assert os.fstat(file).st_size <= 64 + 2 * FULL
+            assert len(frames(log)) == count
         log.shrink()
-        assert os.fstat(file).st_size == 16 and not log.filled()
+        assert os.fstat(file).st_size == 64 and not log.filled()
         assert log.append(b"x") is not None
+        log.shrink()
+        assert frames(log) == [b"x"]
 
     @given(
-        frames=st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=10),
+        given=st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=10),
         cut=st.integers(1, 400),
         noise=st.binary(max_size=80),
+        turns=st.integers(0, 2),
     )
     @settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
     def test_a_torn_tail_is_dropped(
-        self, tmp_path: Path, frames: list[bytes], cut: int, noise: bytes
+        self, tmp_path: Path, given: list[bytes], cut: int, noise: bytes, turns: int
     ) -> None:
         opened = os.open(tmp_path / "torn", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
-            log, ends = Pending(opened), []
-            for frame in frames:
+            log = Pending(opened)
+            for _ in range(turns):
+                for frame in given:
+                    log.append(frame)
+                frames(log)
+            ends = [0]
+            for frame in given:
                 log.append(frame)
-                ends.append((ends[-1] if ends else 16) + 8 + len(frame))
-            os.ftruncate(opened, 16 + cut)
-            os.pwrite(opened, noise, 16 + cut)
-            whole = [frame for frame, end in zip(frames, ends, strict=True) if end <= 16 + cut]
-            found = Pending(opened).frames()
-            assert found[: len(whole)] == whole
-            assert found == frames[: len(found)]  # noise may happen to be what was cut off
+                ends.append(ends[-1] + 8 + len(frame))
+            start = half(opened)
+            os.pwrite(opened, bytes(1000), start + cut)
+            os.pwrite(opened, noise, start + cut)
+            whole = [frame for frame, end in zip(given, ends[1:], strict=True) if end <= cut]
             other = Pending(opened)
             other.append(b"after")
-            assert Pending(opened).frames() == [*found, b"after"]
+            found = frames(Pending(opened))
+            assert found[: len(whole)] == whole and found[-1] == b"after"
+            assert found[:-1] == given[: len(found) - 1]  # noise may happen to be what was cut off
         finally:
             os.close(opened)
 
@@ -197,11 +239,11 @@ class TestProcesses:
         ledgers.create(C, "a", "c", at(1))
         ledgers.record(C, "a", "c", [row("o"), row("p")])
 
-        def dies(self: Pending) -> None:
+        def dies(self: Pending, generation: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
         def work(_: int) -> None:
-            Pending.clear = dies  # type: ignore[method-assign] # in this child alone
+            Pending.merged = dies  # type: ignore[method-assign] # in this child alone
             ledgers.info(C, "a", "c")
 
         assert Child(work, 0).wait() == -signal.SIGKILL
@@ -212,11 +254,11 @@ class TestProcesses:
         self, ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ledgers.create(C, "a", "c", at(1))
-        monkeypatch.setattr(database_module, "LOCK_WAIT", 0.1)
+        monkeypatch.setattr(pending_module, "LOCK_WAIT", 0.1)
         read, write = os.pipe()
 
         def work(_: int) -> None:
-            with ledgers.database(C, "container") as database, database.writing():
+            with ledgers.database(C, "container") as database, database.alone():
                 os.write(write, b".")
                 time.sleep(60)
 
