@@ -49,8 +49,10 @@ class Copies:
             return self._newest(site)
         look = _Look(site, len(site.primaries))
         targets = site.readers()
+        nearest = next(targets)
+        targets = itertools.chain((nearest,), targets)
         delay = self._store.settings.concurrent_get_delay
-        if delay > 0 and not site.primaries[0].local:
+        if delay > 0 and not nearest.local:
             found = self._race(look, targets, delay)
         else:
             found = next((one for one in map(look.at, targets) if one is not None), None)

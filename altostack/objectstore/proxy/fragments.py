@@ -15,7 +15,7 @@ from altostack.objectstore.proxy.hunt import Hunt, Source
 from altostack.objectstore.proxy.keep import Found, Upload
 from altostack.objectstore.proxy.lanes import Lane, close_all, open_lanes
 from altostack.objectstore.proxy.spread import Crew, Site
-from altostack.objectstore.storage import DeviceGone, Missing, StorageError
+from altostack.objectstore.storage import DeviceGone, Missing
 from altostack.objectstore.store import Store
 
 log = logging.getLogger(__name__)
@@ -77,11 +77,9 @@ class Fragments(Copies):
                 own = common | {"etag": sums[index].hexdigest(), coding.INDEX: str(index)}
                 lane.put(own, updates[lane.target.index])
 
-            results = close_all(crew, lanes, put, needed)
-            settle_put(results, needed)
-            durable = [
-                lane for lane, one in zip(lanes, results, strict=True) if not isinstance(one, StorageError)
-            ]
+            stored = close_all(crew, lanes, put, needed)
+            settle_put(stored, needed)
+            durable = [one for one in stored if isinstance(one, Lane)]
             settle_put(close_all(crew, durable, lambda lane: lane.writer.commit(), needed), needed)
         except BaseException:
             for lane in lanes:

@@ -107,7 +107,7 @@ def open_lanes(crew: Crew, site: Site, needed: int, begin: Callable[[Target], Wr
     def one(target: Target) -> Lane:
         return Lane(target, begin(target))
 
-    results = crew.write(site, one, needed, anew=True)
+    results = crew.write(site, one, needed, anew=True, late=Lane.abort)
     lanes = [result for result in results if isinstance(result, Lane)]
     try:
         for result in results:
@@ -123,8 +123,17 @@ def open_lanes(crew: Crew, site: Site, needed: int, begin: Callable[[Target], Wr
 
 def close_all(
     crew: Crew, lanes: Sequence[Lane], call: Callable[[Lane], None], needed: int
-) -> list[StorageError | None]:
-    """``call`` for each lane, side by side."""
+) -> list[Lane | StorageError]:
+    """``call`` for each lane, side by side: those for which it went well, and what went wrong.
+
+    A lane that is late is aborted when ``call`` has ended, which changes nothing for one that has put a whole copy.
+    """
     by_index = {lane.target.index: lane for lane in lanes}
+
+    def one(target: Target) -> Lane:
+        lane = by_index[target.index]
+        call(lane)
+        return lane
+
     targets = [lane.target for lane in lanes]
-    return crew.run(targets, lambda target: call(by_index[target.index]), needed, apart=True)
+    return crew.run(targets, one, needed, late=lambda lane: lane.writer.abort(), apart=True)

@@ -182,11 +182,17 @@ class Crew:
         return results
 
     def write(
-        self, site: Site, call: Callable[[Target], T], enough: int, *, anew: bool = False
+        self,
+        site: Site,
+        call: Callable[[Target], T],
+        enough: int,
+        *,
+        anew: bool = False,
+        late: Callable[[T], None] | None = None,
     ) -> list[T | StorageError]:
         """``call`` for each primary; a device that fails is replaced by the next handoff.
 
-        anew: a new version is written, so preferred devices come first.
+        anew: a new version is written, so preferred devices come first. late: as for `run`.
         """
         targets, others = site.writers() if anew else (site.primaries, site.handoffs())
         substitutes = _Shared(others)
@@ -203,7 +209,7 @@ class Crew:
                         raise
                     tried = Target(other.device, other.spot, other.node, other.local, target.index)
 
-        return self.run(targets, one, enough, apart=True)  # each waits for its disk
+        return self.run(targets, one, enough, late=late, apart=True)  # each waits for its disk
 
 
 class _Shared:

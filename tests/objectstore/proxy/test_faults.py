@@ -236,6 +236,23 @@ def test_a_slow_node_does_not_hold_up_a_write(three: World, monkeypatch: pytest.
     assert own[0] in copies(three, "o")
 
 
+def test_nothing_is_left_of_a_node_that_was_too_slow(three: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = elsewhere(three, monkeypatch)
+    own = holders(three, "a", "c", "o")
+    node.held_up = {own[0]: threading.Event()}
+    assert three.put("/v1/a/c/o", LARGE).status == 201
+    assert copies(three, "o") == set(own[1:])
+    node.held_up[own[0]].set()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        left = [thread for thread in threading.enumerate() if thread.name == "lane"]
+        temporary = list((three.store.folder / "objectstore/devices").rglob("tmp/*"))
+        if not left and not temporary:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{left} {temporary}")
+
+
 def test_a_second_copy_is_asked_for_when_the_first_is_slow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
