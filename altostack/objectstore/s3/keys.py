@@ -87,17 +87,26 @@ class FileKeys:
 
     def __init__(self, secrets: Mapping[str, Secret]) -> None:
         self._secrets = dict(secrets)
+        self._day: dict[tuple[str, tuple[str, str, str]], bytes] = {}  # keys of the day
 
     def bearer(self, signed: Signed) -> Caller | None:
         known = self._secrets.get(signed.access)
         if known is None:
             return None
-        key = None if signed.scope is None else signing_key(known.secret, signed.scope)
+        key = None if signed.scope is None else self._key(signed.access, signed.scope, known.secret)
         texts = (signed.text, signed.other) if signed.other else (signed.text,)
         rights = [legacy(known.secret, text) if key is None else sign(key, text) for text in texts]
         if sum(same(signed.signature, right) for right in rights) == 0:  # all are compared
             raise S3Error("SignatureDoesNotMatch")
         return Caller(signed.access, known.context, known.account, key, known.owner, known.groups)
+
+    def _key(self, access: str, scope: tuple[str, str, str], secret: str) -> bytes:
+        found = self._day.get((access, scope))
+        if found is None:
+            if len(self._day) > 1000:
+                self._day.clear()
+            found = self._day[access, scope] = signing_key(secret, scope)
+        return found
 
 
 class IdentityKeys:

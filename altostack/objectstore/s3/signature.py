@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -97,13 +98,13 @@ def signing_key(secret: str, scope: tuple[str, str, str]) -> bytes:
     """The key of one day, region and service."""
     key = f"AWS4{secret}".encode("utf-8", "surrogateescape")
     for part in (*scope, "aws4_request"):
-        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        key = hmac.digest(key, part.encode(), "sha256")
     return key
 
 
 def sign(key: bytes, text: bytes) -> str:
     """The signature of version 4 (hexadecimal)."""
-    return hmac.new(key, text, hashlib.sha256).hexdigest()
+    return hmac.digest(key, text, "sha256").hex()
 
 
 def _v4_header(request: Request, held: str, now: float, regions: Sequence[str]) -> Signed:
@@ -237,6 +238,7 @@ def _moment(request: Request) -> tuple[str, float]:
     return text, found
 
 
+@lru_cache(maxsize=256)
 def _iso(text: str) -> float | None:
     if len(text) != 16 or not text.isascii():
         return None

@@ -12,6 +12,10 @@ from urllib.parse import quote, urlsplit
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 @dataclass
 class Answer:
     status: int
@@ -95,7 +99,8 @@ class Signer:
         found = self.signature(self.canonical(method, path, query or {}, held, payload))
         names = ";".join(sorted(held))
         return held | {
-            "authorization": f"AWS4-HMAC-SHA256 Credential={self.access}/{self.scope}, SignedHeaders={names}, Signature={found}"
+            "authorization": f"AWS4-HMAC-SHA256 Credential={self.access}/{self.scope}, "
+            f"SignedHeaders={names}, Signature={found}"
         }
 
     def presigned(self, method: str, path: str, expires: int = 300, **more: str) -> str:
@@ -126,17 +131,17 @@ class Signer:
         last = headers["authorization"].rpartition("=")[2]
         body = b""
         for number, chunk in enumerate([*chunks, b""]):
-            text = f"AWS4-HMAC-SHA256-PAYLOAD\n{self.date}\n{self.scope}\n{last}\n{EMPTY}\n{hashlib.sha256(chunk).hexdigest()}"
-            last = self.sign(text)
+            lines = ["AWS4-HMAC-SHA256-PAYLOAD", self.date, self.scope, last, EMPTY, digest(chunk)]
+            last = self.sign("\n".join(lines))
             shown = "0" * 64 if number == break_at else last
             body += (
                 f"{len(chunk):x};chunk-signature={shown}\r\n".encode() + chunk + (b"\r\n" if chunk else b"")
             )
         if trailers:
-            lines = "".join(f"{name}:{value}\n" for name, value in trailers.items())
-            text = f"AWS4-HMAC-SHA256-TRAILER\n{self.date}\n{self.scope}\n{last}\n{hashlib.sha256(lines.encode()).hexdigest()}"
+            told = "".join(f"{name}:{value}\n" for name, value in trailers.items())
+            text = "\n".join(["AWS4-HMAC-SHA256-TRAILER", self.date, self.scope, last, digest(told.encode())])
             body += (
-                lines.replace("\n", "\r\n").encode()
+                told.replace("\n", "\r\n").encode()
                 + f"x-amz-trailer-signature:{self.sign(text)}\r\n".encode()
             )
         return headers, body + b"\r\n"

@@ -165,7 +165,10 @@ def test_conditions(s3: Any, bucket: str, url: str, condition: dict[str, Any], g
     ],
 )
 def test_what_is_no_policy(s3: Any, bucket: str, text: str) -> None:
-    assert refused(lambda: s3.put_bucket_policy(Bucket=bucket, Policy=text)) in ("MalformedPolicy", "MissingRequestBodyError")  # fmt: skip
+    assert refused(lambda: s3.put_bucket_policy(Bucket=bucket, Policy=text)) in (
+        "MalformedPolicy",
+        "MissingRequestBodyError",
+    )
     assert refused(lambda: s3.get_bucket_policy(Bucket=bucket)) == "NoSuchBucketPolicy"
 
 
@@ -187,7 +190,9 @@ def test_public_access_can_be_blocked(s3: Any, bucket: str, url: str) -> None:
 
 def test_ownership_switches_lists_off(s3: Any, bucket: str, url: str) -> None:
     s3.put_bucket_acl(Bucket=bucket, ACL="public-read")
-    s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]})  # fmt: skip
+    s3.put_bucket_ownership_controls(
+        Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    )
     assert send(url, "GET", "/garden").status == 403
     assert (
         refused(lambda: s3.put_bucket_acl(Bucket=bucket, ACL="public-read"))
@@ -210,7 +215,10 @@ def test_copies_need_both_rights(s3: Any, bob: Any, bucket: str) -> None:
     bob.create_bucket(Bucket="quarry")
     copy = lambda: bob.copy_object(Bucket="quarry", Key="k", CopySource=f"{bucket}/k")  # noqa: E731
     assert refused(copy) == "AccessDenied"
-    s3.put_bucket_policy(Bucket=bucket, Policy=policy({"Action": "s3:GetObject", "Principal": {"AWS": ["arn:aws:iam::builders:root"]}}))  # fmt: skip
+    s3.put_bucket_policy(
+        Bucket=bucket,
+        Policy=policy({"Action": "s3:GetObject", "Principal": {"AWS": ["arn:aws:iam::builders:root"]}}),
+    )
     copy()
     assert bob.get_object(Bucket="quarry", Key="k")["Body"].read() == b"secret"
     assert refused(lambda: bob.copy_object(Bucket=bucket, Key="x", CopySource="quarry/k")) == "AccessDenied"
@@ -227,7 +235,9 @@ def test_the_expected_owner(s3: Any, bucket: str) -> None:
 def test_multi_delete_judges_each_key(s3: Any, bob: Any, bucket: str) -> None:
     for key in ("a/1", "b/1"):
         s3.put_object(Bucket=bucket, Key=key, Body=b"")
-    s3.put_bucket_policy(Bucket=bucket, Policy=policy({"Action": "s3:DeleteObject", "Resource": "arn:aws:s3:::garden/a/*"}))  # fmt: skip
+    s3.put_bucket_policy(
+        Bucket=bucket, Policy=policy({"Action": "s3:DeleteObject", "Resource": "arn:aws:s3:::garden/a/*"})
+    )
     done = bob.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "a/1"}, {"Key": "b/1"}]})
     assert [one["Key"] for one in done["Deleted"]] == ["a/1"]
     assert [(one["Key"], one["Code"]) for one in done["Errors"]] == [("b/1", "AccessDenied")]

@@ -125,7 +125,15 @@ def test_users_of_the_paste_file(tmp_path: Any) -> None:
         ).headers["x-auth-token"]
         swift = {"x-auth-token": token}
         assert send(url, "GET", "/v1/AUTH_zoo/cages/lion", swift).body == b"roar"
-        assert send(url, "POST", "/v1/AUTH_zoo/cages", swift | {"x-container-read": "friends", "content-length": "0"}).status == 204  # fmt: skip
+        assert (
+            send(
+                url,
+                "POST",
+                "/v1/AUTH_zoo/cages",
+                swift | {"x-container-read": "friends", "content-length": "0"},
+            ).status
+            == 204
+        )
         assert send(url, "GET", "/cages/lion", clown.headers("GET", "/cages/lion")).body == b"roar"
         assert send(url, "GET", "/cages/lion", guest.headers("GET", "/cages/lion")).status == 403
     finally:

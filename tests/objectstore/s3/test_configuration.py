@@ -30,13 +30,16 @@ def refused(call: Any) -> str:
 
 
 def test_scripts_from_elsewhere(s3: Any, bucket: str, url: str) -> None:
-    rules = [
+    rules: list[dict[str, Any]] = [
         {
-            "AllowedMethods": ["GET", "PUT"], "AllowedOrigins": ["https://*.example.com"], "AllowedHeaders": ["x-amz-*"],
-            "ExposeHeaders": ["ETag"], "MaxAgeSeconds": 60,
+            "AllowedMethods": ["GET", "PUT"],
+            "AllowedOrigins": ["https://*.example.com"],
+            "AllowedHeaders": ["x-amz-*"],
+            "ExposeHeaders": ["ETag"],
+            "MaxAgeSeconds": 60,
         },
         {"AllowedMethods": ["GET"], "AllowedOrigins": ["*"]},
-    ]  # fmt: skip
+    ]
     s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
     assert s3.get_bucket_cors(Bucket=bucket)["CORSRules"] == rules
     ask = {"origin": "https://a.example.com", "access-control-request-method": "PUT"}
@@ -81,12 +84,19 @@ def test_rules_come_back_as_they_were(s3: Any, bucket: str) -> None:
     rules = [
         rule(ID="a", Expiration={"Days": 3}, Filter={"Prefix": "a/"}),
         rule(
-            ID="b", Filter={"And": {"Prefix": "b/", "Tags": [{"Key": "k", "Value": "v"}], "ObjectSizeGreaterThan": 5}},
+            ID="b",
+            Filter={
+                "And": {"Prefix": "b/", "Tags": [{"Key": "k", "Value": "v"}], "ObjectSizeGreaterThan": 5}
+            },
             Transitions=[{"Days": 1, "StorageClass": "GLACIER"}],
         ),
-        rule(ID="c", Status="Disabled", NoncurrentVersionExpiration={"NoncurrentDays": 1, "NewerNoncurrentVersions": 2}),
+        rule(
+            ID="c",
+            Status="Disabled",
+            NoncurrentVersionExpiration={"NoncurrentDays": 1, "NewerNoncurrentVersions": 2},
+        ),
         rule(ID="d", AbortIncompleteMultipartUpload={"DaysAfterInitiation": 7}),
-    ]  # fmt: skip
+    ]
     put_rules(s3, bucket, *rules)
     assert s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"] == rules
     s3.delete_bucket_lifecycle(Bucket=bucket)

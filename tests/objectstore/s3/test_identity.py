@@ -159,7 +159,9 @@ def test_verified_once_a_day_is_verified_here(site: Site, monkeypatch: pytest.Mo
     client = site.store.clients["identity"]
     asked: list[str] = []
     original = client.call
-    monkeypatch.setattr(client, "call", lambda method, path, *a, **k: (asked.append(path), original(method, path, *a, **k))[1])  # fmt: skip
+    monkeypatch.setattr(
+        client, "call", lambda method, path, *a, **k: (asked.append(path), original(method, path, *a, **k))[1]
+    )
     for _ in range(3):
         s3.list_buckets()
     assert asked == []

@@ -178,8 +178,13 @@ def test_parts_by_copy(s3: Any, bucket: str) -> None:
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == (bytes(range(256)) * 20)[:2061]
     with pytest.raises(ClientError) as error:
         s3.upload_part_copy(
-            Bucket=bucket, Key="k", UploadId=made, PartNumber=1, CopySource=f"{bucket}/source", CopySourceRange="bytes=0-9999"
-        )  # fmt: skip
+            Bucket=bucket,
+            Key="k",
+            UploadId=made,
+            PartNumber=1,
+            CopySource=f"{bucket}/source",
+            CopySourceRange="bytes=0-9999",
+        )
     assert code(error) in ("NoSuchUpload", "InvalidArgument")
 
 

@@ -113,8 +113,14 @@ def test_metadata_in_all_languages(s3: Any, bucket: str, url: str) -> None:
 
 def test_copies(s3: Any, bucket: str) -> None:
     s3.put_object(
-        Bucket=bucket, Key="a b+ü", Body=b"content", ContentType="x/y", Metadata={"m": "1"}, Tagging="t=1", ChecksumAlgorithm="CRC32"
-    )  # fmt: skip
+        Bucket=bucket,
+        Key="a b+ü",
+        Body=b"content",
+        ContentType="x/y",
+        Metadata={"m": "1"},
+        Tagging="t=1",
+        ChecksumAlgorithm="CRC32",
+    )
     source = {"Bucket": bucket, "Key": "a b+ü"}
     done = s3.copy_object(Bucket=bucket, Key="copy", CopySource=source)
     assert done["CopyObjectResult"]["ETag"] == f'"{hashlib.md5(b"content").hexdigest()}"'
@@ -133,7 +139,10 @@ def test_copies(s3: Any, bucket: str) -> None:
     s3.copy_object(**itself, CopySource=itself, MetadataDirective="REPLACE", Metadata={"o": "3"})
     assert s3.get_object(**itself)["Body"].read() == b"content"
     etag = head["ETag"]
-    assert refused(lambda: s3.copy_object(Bucket=bucket, Key="d", CopySource=itself, CopySourceIfNoneMatch=etag)) == "PreconditionFailed"  # fmt: skip
+    assert (
+        refused(lambda: s3.copy_object(Bucket=bucket, Key="d", CopySource=itself, CopySourceIfNoneMatch=etag))
+        == "PreconditionFailed"
+    )
     assert refused(lambda: s3.copy_object(Bucket=bucket, Key="d", CopySource=f"{bucket}/none")) == "NoSuchKey"
     assert (
         refused(lambda: s3.copy_object(Bucket=bucket, Key="d", CopySource="nowhere/none")) == "NoSuchBucket"
@@ -142,7 +151,10 @@ def test_copies(s3: Any, bucket: str) -> None:
 
 def test_tags(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"x", Tagging="a=1&b=%26", Metadata={"m": "1"})
-    assert s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "&"}]  # fmt: skip
+    assert s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [
+        {"Key": "a", "Value": "1"},
+        {"Key": "b", "Value": "&"},
+    ]
     s3.put_object_tagging(Bucket=bucket, Key="k", Tagging={"TagSet": [{"Key": "c", "Value": "ü"}]})
     head = s3.head_object(Bucket=bucket, Key="k")
     assert (head["TagCount"], head["Metadata"]) == (1, {"m": "1"})
@@ -178,7 +190,9 @@ def test_deleting_many(s3: Any, bucket: str, url: str) -> None:
     assert send(url, "POST", "/garden?delete=", headers, body).code == "BadDigest"
 
 
-@pytest.mark.parametrize("key", ["a//b", "/lead", "end/", "..", "a/../b", " ", "%2F", "+", "é/漢", "a\nb", "a?b#c", "x" * 1024])  # fmt: skip
+@pytest.mark.parametrize(
+    "key", ["a//b", "/lead", "end/", "..", "a/../b", " ", "%2F", "+", "é/漢", "a\nb", "a?b#c", "x" * 1024]
+)
 def test_odd_keys(s3: Any, bucket: str, key: str) -> None:
     s3.put_object(Bucket=bucket, Key=key, Body=b"odd")
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"odd"
@@ -190,7 +204,9 @@ def test_keys_that_are_too_long(s3: Any, bucket: str) -> None:
     assert refused(lambda: s3.put_object(Bucket=bucket, Key="x" * 1025, Body=b"")) == "KeyTooLongError"
 
 
-@pytest.mark.parametrize("name", ["..", "ab", "A-Capital", "under_score", "192.168.0.1", "-dash", "a..b", "x" * 64, "a+segments"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["..", "ab", "A-Capital", "under_score", "192.168.0.1", "-dash", "a..b", "x" * 64, "a+segments"]
+)
 def test_names_of_buckets(url: str, name: str) -> None:
     path = f"/{name}"
     signer = Signer(url)
@@ -259,7 +275,13 @@ def test_errors_look_as_s3_has_them(url: str) -> None:
     assert answer.status == 404
     assert answer.headers["content-type"] == "application/xml"
     assert answer.headers["x-amz-request-id"]
-    for part in (b"<Error>", b"<Code>NoSuchBucket</Code>", b"<Message>", b"<Resource>/nowhere/k</Resource>", b"<RequestId>"):  # fmt: skip
+    for part in (
+        b"<Error>",
+        b"<Code>NoSuchBucket</Code>",
+        b"<Message>",
+        b"<Resource>/nowhere/k</Resource>",
+        b"<RequestId>",
+    ):
         assert part in answer.body
     assert send(url, "PATCH", "/nowhere/k", signer.headers("PATCH", "/nowhere/k")).code == "MethodNotAllowed"
 
@@ -275,7 +297,8 @@ def form(
         f'--{line}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
         for key, value in fields.items()
     ).encode()
-    body += f'--{line}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: text/plain\r\n\r\n'.encode()  # fmt: skip
+    body += f'--{line}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'.encode()
+    body += b"Content-Type: text/plain\r\n\r\n"
     return {
         "content-type": f"multipart/form-data; boundary={line}"
     }, body + content + f"\r\n--{line}--\r\n".encode()
@@ -283,9 +306,16 @@ def form(
 
 def test_a_form(s3: Any, bucket: str, url: str) -> None:
     made = s3.generate_presigned_post(
-        bucket, "up/${filename}", Fields={"acl": "public-read", "x-amz-meta-a": "b", "success_action_status": "201"},
-        Conditions=[{"acl": "public-read"}, {"x-amz-meta-a": "b"}, {"success_action_status": "201"}, ["content-length-range", 1, 10]],
-    )  # fmt: skip
+        bucket,
+        "up/${filename}",
+        Fields={"acl": "public-read", "x-amz-meta-a": "b", "success_action_status": "201"},
+        Conditions=[
+            {"acl": "public-read"},
+            {"x-amz-meta-a": "b"},
+            {"success_action_status": "201"},
+            ["content-length-range", 1, 10],
+        ],
+    )
     fields = made["fields"]
     answer = send(url, "POST", "/garden", *form(fields))
     assert answer.status == 201, answer.body

@@ -211,7 +211,9 @@ def test_a_presigned_upload_by_boto3(s3: Any, bucket: str, url: str) -> None:
 def test_presigned_version_2(connect: Any, bucket: str, url: str, s3: Any, clock: Any) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"2")
     old = connect(signature_version="s3")
-    target = old.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "k", "ResponseContentType": "a/b"}, ExpiresIn=60)  # fmt: skip
+    target = old.generate_presigned_url(
+        "get_object", {"Bucket": bucket, "Key": "k", "ResponseContentType": "a/b"}, ExpiresIn=60
+    )
     target = target.removeprefix(url)
     got = send(url, "GET", target)
     assert (got.body, got.headers["content-type"]) == (b"2", "a/b")

@@ -146,12 +146,20 @@ def test_lock_configuration(s3: Any, locked: str, bucket: str) -> None:
         == "AccessDenied"
     )
     s3.delete_object(Bucket=locked, Key="k", VersionId=put["VersionId"], BypassGovernanceRetention=True)
-    assert refused(lambda: s3.put_bucket_versioning(Bucket=locked, VersioningConfiguration={"Status": "Suspended"})) == "InvalidBucketState"  # fmt: skip
+    assert (
+        refused(
+            lambda: s3.put_bucket_versioning(Bucket=locked, VersioningConfiguration={"Status": "Suspended"})
+        )
+        == "InvalidBucketState"
+    )
     assert (
         refused(lambda: s3.get_object_lock_configuration(Bucket=bucket))
         == "ObjectLockConfigurationNotFoundError"
     )
-    assert refused(lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", ObjectLockLegalHoldStatus="ON")) == "InvalidRequest"  # fmt: skip
+    assert (
+        refused(lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", ObjectLockLegalHoldStatus="ON"))
+        == "InvalidRequest"
+    )
 
 
 def test_compliance_cannot_be_shortened_or_bypassed(s3: Any, locked: str, clock: Any, store: Any) -> None:
@@ -162,7 +170,14 @@ def test_compliance_cannot_be_shortened_or_bypassed(s3: Any, locked: str, clock:
     assert refused(lambda: s3.delete_object(**about, BypassGovernanceRetention=True)) == "AccessDenied"
     for mode, when in (("COMPLIANCE", until(0.5)), ("GOVERNANCE", until(2))):
         wish = {"Mode": mode, "RetainUntilDate": when}
-        assert refused(lambda wish=wish: s3.put_object_retention(**about, Retention=wish, BypassGovernanceRetention=True)) == "AccessDenied"  # fmt: skip
+        assert (
+            refused(
+                lambda wish=wish: s3.put_object_retention(
+                    **about, Retention=wish, BypassGovernanceRetention=True
+                )
+            )
+            == "AccessDenied"
+        )
     s3.put_object_retention(**about, Retention={"Mode": "COMPLIANCE", "RetainUntilDate": until(2)})
     assert s3.get_object_retention(**about)["Retention"]["Mode"] == "COMPLIANCE"
     many = s3.delete_objects(Bucket=locked, Delete={"Objects": [{"Key": "k", "VersionId": version}]})
@@ -208,4 +223,11 @@ def test_a_policy_may_keep_people_from_bypassing(s3: Any, locked: str) -> None:
         Bucket=locked,
         Policy='{"Version":"2012-10-17","Statement":{"Effect":"Deny","Principal":"*","Action":"s3:BypassGovernanceRetention","Resource":"arn:aws:s3:::vault/*"}}',
     )
-    assert refused(lambda: s3.delete_object(Bucket=locked, Key="k", VersionId=version, BypassGovernanceRetention=True)) == "AccessDenied"  # fmt: skip
+    assert (
+        refused(
+            lambda: s3.delete_object(
+                Bucket=locked, Key="k", VersionId=version, BypassGovernanceRetention=True
+            )
+        )
+        == "AccessDenied"
+    )
