@@ -53,7 +53,11 @@ MANIFESTS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     method=st.sampled_from(["GET", "HEAD", "PUT", "POST", "DELETE", "COPY", "OPTIONS"]),
     path=st.sampled_from(
@@ -84,7 +88,7 @@ def test_nonsense_is_the_clients_error(
     if not (path.startswith("/v1/a/c") and answer.status == 200):
         answer.read()
     answer.close()
-    assert answer.status < 500, (answer.status, answer)
+    assert answer.status < 500
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,11 @@ def test_more_segments_than_one_list_has(tmp_path: Path) -> None:
     assert store.get("/v1/a/c/big", range="bytes=-2").status == 200
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_ranges_are_slices(container: World, data: st.DataObject) -> None:
     for entry in container.get("/v1/a/segments").read().decode().split():

@@ -257,7 +257,11 @@ def test_several_ranges(sealed: World) -> None:
     assert sealed.get("/v1/a/c/none", range="bytes=1-2,3-4").status == 404
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(content=st.binary(min_size=1, max_size=200), data=st.data())
 def test_ranges_are_slices(sealed: World, content: bytes, data: st.DataObject) -> None:
     sealed.put("/v1/a/c/o", content)

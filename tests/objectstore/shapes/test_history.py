@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from altostack.objectstore.middleware.versions import HISTORY, STACK
@@ -123,7 +123,7 @@ def test_rights(both: World) -> None:
         assert writer("DELETE", f"/v1/a/{name}/o").status == 204
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(-3, 9), max_size=12))
 def test_a_stack_is_a_stack(steps: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
