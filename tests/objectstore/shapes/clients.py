@@ -1,12 +1,17 @@
-"""Clients that may do some things and not others."""
+"""Clients that may do some things and not others, and how patient tests with random input are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Final
 from urllib.parse import quote, urlencode
+
+from hypothesis import HealthCheck
 
 from altostack.objectstore.http import Bytes, Refusal, Request, Response, ask
 from tests.objectstore.world import World
+
+LENIENT: Final = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 def limited(

@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from altostack.objectstore.http import Bytes, Request, ask
-from tests.objectstore.shapes.clients import limited
+from tests.objectstore.shapes.clients import LENIENT, limited
 from tests.objectstore.world import World
 
 TEXT = st.text(alphabet=st.sampled_from('abcov/%?&=;"\\, \x01\x02\U0010ffffü\udcff0019'), max_size=12)
@@ -56,7 +56,7 @@ MANIFESTS = st.lists(
 @settings(
     max_examples=400,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=LENIENT,
 )
 @given(
     method=st.sampled_from(["GET", "HEAD", "PUT", "POST", "DELETE", "COPY", "OPTIONS"]),

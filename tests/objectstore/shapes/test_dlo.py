@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from altostack.objectstore.middleware.joined import Cut
-from tests.objectstore.shapes.clients import limited
+from tests.objectstore.shapes.clients import LENIENT, limited
 from tests.objectstore.shapes.conftest import PIPELINE
 from tests.objectstore.world import World, world
 
@@ -123,7 +123,7 @@ def test_more_segments_than_one_list_has(tmp_path: Path) -> None:
 @settings(
     max_examples=40,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=LENIENT,
 )
 @given(data=st.data())
 def test_ranges_are_slices(container: World, data: st.DataObject) -> None:

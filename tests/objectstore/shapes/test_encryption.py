@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from altostack.objectstore import compose
 from altostack.objectstore.http import Stream
 from altostack.objectstore.middleware import cipher
 from altostack.objectstore.middleware.keymaster import RootSecrets, UnknownSecret, key_master
+from tests.objectstore.shapes.clients import LENIENT
 from tests.objectstore.shapes.conftest import PIPELINE
 from tests.objectstore.world import World, world
 
@@ -260,7 +261,7 @@ def test_several_ranges(sealed: World) -> None:
 @settings(
     max_examples=60,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=LENIENT,
 )
 @given(content=st.binary(min_size=1, max_size=200), data=st.data())
 def test_ranges_are_slices(sealed: World, content: bytes, data: st.DataObject) -> None:

@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from altostack.objectstore.middleware.versions import HISTORY, STACK
-from tests.objectstore.shapes.clients import limited
+from tests.objectstore.shapes.clients import LENIENT, limited
 from tests.objectstore.shapes.conftest import PIPELINE
 from tests.objectstore.world import World, world
 
@@ -123,7 +123,7 @@ def test_rights(both: World) -> None:
         assert writer("DELETE", f"/v1/a/{name}/o").status == 204
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=LENIENT)
 @given(st.lists(st.integers(-3, 9), max_size=12))
 def test_a_stack_is_a_stack(steps: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -8,13 +8,13 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from altostack.objectstore.http import Bytes, Request, Response
 from altostack.objectstore.middleware.joined import Cut
 from altostack.objectstore.middleware.slo import StaticLargeObjects
-from tests.objectstore.shapes.clients import limited
+from tests.objectstore.shapes.clients import LENIENT, limited
 from tests.objectstore.world import World
 
 PUT = {"multipart-manifest": "put"}
@@ -357,7 +357,7 @@ def test_segments_that_are_looked_at_in_parallel(container: World) -> None:
 @settings(
     max_examples=60,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=LENIENT,
 )
 @given(data=st.data())
 def test_ranges_are_slices(container: World, data: st.DataObject) -> None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from altostack.objectstore.http import Bytes, Request, ask
 from altostack.objectstore.middleware import hidden
 from altostack.objectstore.middleware.versioned import CHANGE_VERSION
-from tests.objectstore.shapes.clients import limited
+from tests.objectstore.shapes.clients import LENIENT, limited
 from tests.objectstore.world import World, run_together
 
 MARKER = "application/x-deleted;swift_versions_deleted=1"
@@ -410,7 +410,7 @@ STEPS = st.lists(
 @settings(
     max_examples=20,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=LENIENT,
 )
 @given(steps=STEPS)
 def test_as_the_model_says(kept: World, steps: list[tuple[str, int]]) -> None:
