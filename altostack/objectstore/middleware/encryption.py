@@ -32,7 +32,7 @@ from altostack.objectstore.middleware.shape import (
 )
 from altostack.objectstore.middleware.symlink import SYS_ETAG
 from altostack.objectstore.proxy.backend import FOOTERS, OVERRIDE
-from altostack.objectstore.proxy.limits import check_metadata
+from altostack.objectstore.proxy.limits import check_length, check_metadata
 from altostack.objectstore.store import Store
 
 log = logging.getLogger(__name__)
@@ -135,6 +135,7 @@ class Encryption:
     # ---- writing
 
     def _put(self, request: Request, place: Place) -> Response:
+        check_length(request, self._store.settings.max_object_size)
         path = _path(place)
         key, list_key = self._key(path), self._key(_container_path(place))
         id = self._id(path)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from altostack.objectstore.http import Content, Handler, Refusal, Request, Response, ask
+from altostack.objectstore.http import Content, Handler, Refusal, Request, Response, Unsaid, ask
 from altostack.objectstore.middleware import manifest
 from altostack.objectstore.middleware.joined import open_pieces
 from altostack.objectstore.middleware.options import Wrap, number, store_of
@@ -258,8 +258,8 @@ class StaticLargeObjects:
         if request.headers.get("x-copy-from"):
             raise Refusal(405, "Multipart Manifest PUTs cannot be COPY requests")
         too_large = f"Manifest File > {self._max_size} bytes"
-        if request.body.length is None and "chunked" not in request.headers.get("transfer-encoding", ""):
-            raise Refusal(411)
+        if isinstance(request.body, Unsaid):
+            raise Refusal(411, "Missing Content-Length header.")
         if request.body.length is not None and request.body.length > self._max_size:
             raise Refusal(413, too_large)
         text = request.body.read(self._max_size + 1)

@@ -30,6 +30,7 @@ from altostack.objectstore.middleware.shape import (
     with_parameters,
 )
 from altostack.objectstore.proxy.backend import FOOTERS
+from altostack.objectstore.proxy.limits import check_length
 from altostack.objectstore.stamp import normal
 from altostack.objectstore.store import Store
 
@@ -108,6 +109,7 @@ class Versioned:
     def _put(self) -> Response:
         request = self._request
         self._require_write()
+        check_length(request, self._store.settings.max_object_size)
         self._check_current()
         self._preserve()
         version = self._version_to_make()
@@ -328,8 +330,7 @@ class Versioned:
         request = self._request
         if version == "null":
             raise Refusal(400, "Invalid version parameter")
-        if request.body.length is None and "chunked" not in request.headers.get("transfer-encoding", ""):
-            raise Refusal(411)
+        check_length(request, self._store.settings.max_object_size)
         if request.body.length or (request.body.length is None and request.body.read(1)):
             raise Refusal(400, "PUT version-id requests require a zero byte body")
         self._require_write()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,27 @@ def test_conditions(sealed: World) -> None:
     assert sealed.get("/v1/a/c/o", range="bytes=2-4", if_range=f'"{etag}"').read() == PLAIN[2:5]
     assert sealed.get("/v1/a/c/o", range="bytes=2-4", if_range='"x"').read() == PLAIN
     assert sealed.put("/v1/a/c/o", b"new", if_none_match="*").status == 412
+
+
+def test_uploads_say_how_long_they_are(sealed: World) -> None:
+    store = sealed
+    assert store.put("/v1/a/v", x_versions_enabled="true").status == 201
+    connection = HTTPConnection(store.serve().removeprefix("http://"), timeout=10)
+    for path in ("/v1/a/c/o", "/v1/a/v/o", "/v1/a/v/o?version-id=1.0", "/v1/a/c/o?multipart-manifest=put"):
+        for headers, status in (({}, 411), ({"Content-Length": "0"}, None)):
+            connection.putrequest("PUT", path)
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            answer = connection.getresponse()
+            answer.read()
+            assert (answer.status == 411) == (status == 411), path
+    for headers in ({}, {"Content-Length": "0"}):
+        connection.request("COPY", "/v1/a/c/o", headers={"Destination": "c/copy", **headers})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 201
+    connection.close()
 
 
 def test_wrong_sums_are_refused(sealed: World) -> None:

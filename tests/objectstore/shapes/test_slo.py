@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import tracemalloc
+from http.client import HTTPConnection, IncompleteRead
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given, settings
@@ -235,6 +237,25 @@ def test_a_changed_segment_ends_it(container: World) -> None:
     assert container.get("/v1/a/c/big", range="bytes=3-").status == 409
     container.delete("/v1/a/segments/0")
     assert container.get("/v1/a/c/big").status == 409
+
+
+def test_a_connection_is_cut_when_a_segment_changed(container: World) -> None:
+    make(container, "/v1/a/c/big", fill(container, b"x" * 100_000, b"y" * 100_000))
+    url = urlsplit(container.serve())
+    connection = HTTPConnection(str(url.hostname), url.port, timeout=10)
+    for changed in (False, True):
+        if changed:
+            container.delete("/v1/a/segments/1")
+        connection.request("GET", "/v1/a/c/big")
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Content-Length"]) == (200, "200000")
+        if not changed:
+            assert answer.read() == b"x" * 100_000 + b"y" * 100_000
+            continue
+        with pytest.raises(IncompleteRead) as caught:
+            answer.read()
+        assert caught.value.partial == b"x" * 100_000
+    connection.close()
 
 
 def test_manifests_that_nest_too_deep_are_refused(container: World) -> None:
