@@ -114,8 +114,8 @@ class Site:
 
 
 def quorum(copies: int) -> int:
-    """How many of ``copies`` have to succeed: half of them, rounded up."""
-    return (copies + 1) // 2
+    """How many of ``copies`` have to succeed: more than half."""
+    return copies // 2 + 1
 
 
 class Crew:
