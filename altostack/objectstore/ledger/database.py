@@ -7,6 +7,7 @@ merges and writes.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sqlite3
 import threading
@@ -32,6 +33,7 @@ from altostack.objectstore.storage import (
     Subdir,
 )
 
+log = logging.getLogger(__name__)
 _PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",
     "PRAGMA temp_store = MEMORY",
@@ -158,14 +160,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Everything recorded until now, as it was at one instant."""
+        """Everything recorded until now, as it was at one instant. On a full device: what was merged before."""
         with self.lock, translated():
             if self._sql.in_transaction:  # of this thread
                 yield self._sql
                 return
             if self._pending.filled():
-                with self.transaction():
-                    pass
+                self._merge_if_there_is_room()
             self._sql.execute("BEGIN")
             try:
                 yield self._sql
@@ -288,6 +289,13 @@ class Database:
             )
             if pages > _SMALL and free * 2 > pages:
                 self._sql.execute("VACUUM")
+
+    def _merge_if_there_is_room(self) -> None:
+        try:
+            with self.transaction():
+                pass
+        except DeviceFull as trouble:  # people have to see what they can delete
+            log.warning("%s: what was recorded cannot be merged: %s", self._name, trouble)
 
     def _check_in_place(self) -> None:
         """Whoever takes a database away holds its lock, and moves its folder."""

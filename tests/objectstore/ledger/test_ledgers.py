@@ -13,6 +13,7 @@ from altostack.objectstore.config import Policy, Settings
 from altostack.objectstore.ledger.ledgers import Ledgers
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import (
+    DeviceFull,
     DeviceGone,
     Missing,
     NotEmpty,
@@ -305,8 +306,6 @@ class TestFiles:
         assert names(ledgers) == ["before", "child", "parent"]
 
     def test_a_full_disk(self, ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch) -> None:
-        from altostack.objectstore.storage import DeviceFull
-
         ledgers.create(C, "a", "c", at(1))
 
         def full(*arguments: object) -> int:
@@ -318,6 +317,21 @@ class TestFiles:
                 ledgers.record(C, "a", "c", [row("o")])
         ledgers.record(C, "a", "c", [row("p")])
         assert names(ledgers) == ["p"]
+
+    def test_a_full_disk_can_be_read(self, ledgers: Ledgers) -> None:
+        ledgers.create(C, "a", "c", at(1))
+        ledgers.record(C, "a", "c", [row("first")])
+        assert names(ledgers) == ["first"]
+        ledgers.record(C, "a", "c", [row(f"{number:03}", content_type="x" * 200) for number in range(200)])
+        with ledgers.database(C, "container") as database:
+            sql = database._sql
+            pages = sql.execute("PRAGMA page_count").fetchone()[0]
+            sql.execute(f"PRAGMA max_page_count = {pages}")
+            assert names(ledgers) == ["first"]
+            with pytest.raises(DeviceFull):
+                ledgers.change(C, "a", "c", at(2), {"k": ("v" * 9000, at(2))})
+            sql.execute("PRAGMA max_page_count = 1000000")
+            assert len(names(ledgers)) == 201
 
     def test_it_is_an_ordinary_database(self, ledgers: Ledgers, time: Time) -> None:
         ledgers.create(C, "a", "c", at(1))
