@@ -105,7 +105,7 @@ class Cloud:
 
     state: the cloud's folder. settings: an instance of `settings_class`. secrets: plain strings ("node_key",
     "metadata_secret", "admin_password", "demo_password"). remote: the URL of an API elsewhere; without it neighbours
-    are called in this process.
+    are called in this process. objects: whether the object store is part of it.
     """
 
     def __init__(
@@ -116,9 +116,11 @@ class Cloud:
         *,
         services: Mapping[str, Service] | None = None,
         remote: str | None = None,
+        objects: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.state = state
+        self._with_objects = objects
         self.settings = settings
         self.services = dict(services or load_services())
         cloud: CloudSettings = settings.cloud
@@ -128,7 +130,7 @@ class Cloud:
             *self.object_address
         )
         self.secrets = dict(secrets)
-        for name in (*self.services, "objectstore"):
+        for name in (*self.services, "objectstore") if objects else self.services:
             self.secrets.setdefault(
                 f"service_password_{name}", _derive(secrets["node_key"], f"service:{name}")
             )
@@ -191,6 +193,8 @@ class Cloud:
         for name, service in self.services.items():
             for kind in (service.type, *service.aliases):
                 found.append((kind, name, self.url + service.endpoint))
+        if not self._with_objects:
+            return found
         prefix = self.settings.objectstore.account_prefix
         found.append(("object-store", "objectstore", f"{self.object_url}/v1/{prefix}%(project_id)s"))
         found.append(("s3", "s3", self.object_url))
@@ -336,10 +340,11 @@ class Cloud:
             if runtime.service.bootstrap is not None:
                 runtime.service.bootstrap(runtime)
             progress(f"{name}: ready")
-        from altostack.objectstore import compose
+        if self._with_objects:
+            from altostack.objectstore import compose
 
-        compose.prepare(self.state, self.settings.objectstore)
-        progress("objectstore: ready")
+            compose.prepare(self.state, self.settings.objectstore)
+            progress("objectstore: ready")
         self.epoch.bump()
 
     def __call__(self, environ: dict[str, Any], respond: Any) -> Iterable[bytes]:

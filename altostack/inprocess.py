@@ -31,7 +31,8 @@ from altostack.objectstore.store import Store
 class InProcessCloud:
     """The cloud. ``settings`` maps section -> key -> value over the defaults; ``hosts`` names the simulated nodes.
 
-    ``bus``: used instead of the one that [cloud] bus names, which is an in-memory one by default.
+    services: which of them, "objectstore" among them; all by default. ``bus``: used instead of the one that [cloud] bus
+    names, which is an in-memory one by default.
     """
 
     def __init__(
@@ -50,7 +51,10 @@ class InProcessCloud:
         if port == 0:
             self._server = _listen()
             port = self._server.server_port
-        loaded = load_services(services) if services else load_services()
+        self._with_objects = services is None or "objectstore" in services
+        loaded = (
+            load_services(one for one in services if one != "objectstore") if services else load_services()
+        )
         table = {name: dict(values) for name, values in (settings or {}).items()}
         # Passwords of a cloud that lives as long as a test need no slow hash.
         table["identity"] = {"password_rounds": 4, **table.get("identity", {})}
@@ -65,7 +69,7 @@ class InProcessCloud:
             "admin_password": self.passwords["admin"],
             "demo_password": self.passwords["demo"],
         }
-        self.cloud = Cloud(state, chosen, keys, services=loaded, clock=clock)
+        self.cloud = Cloud(state, chosen, keys, services=loaded, objects=self._with_objects, clock=clock)
         self.cloud.open(bus or open_bus(chosen.cloud.bus or "memory:", namespace=chosen.cloud.bus_namespace))
         self.cloud.prepare()
         self.nodes: list[Node] = [self.cloud.node(host) for host in hosts]
@@ -102,7 +106,7 @@ class InProcessCloud:
             raise RuntimeError("this cloud was made with a port of somebody else's")
         self._server.set_app(self.cloud)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True, name="http").start()
-        if self._objects is None:
+        if self._with_objects and self._objects is None:
             store = self.object_store()
             assert store.app is not None
             self._objects = httpd.Server(store.app, self._object_door, threads=8).start()

@@ -155,7 +155,7 @@ def test_a_tour(cloud: InProcessCloud, tmp_path: Path) -> None:
     assert said["service show svc"]["enabled"] is True
     assert [one["URL"] for one in said["endpoint list --service svc"]] == ["http://x/%(project_id)s"]
     assert said["application credential create --role member --unrestricted ac1"]["Secret"]
-    assert {one["Name"] for one in said["user list"]} == {"admin", "demo", "identity", "objectstore"}
+    assert {one["Name"] for one in said["user list"]} == {"admin", "demo", "identity"}
 
 
 def test_a_program_logs_in_with_its_credential(cloud: InProcessCloud, tmp_path: Path) -> None:

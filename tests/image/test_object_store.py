@@ -100,7 +100,7 @@ def test_no_object_store_is_said() -> None:
 
 def test_the_image_service_keeps_images_there(tmp_path: Path) -> None:
     settings = {"image": {"stores": {"objects": {"type": "objectstore"}}, "default_store": "objects"}}
-    with running(tmp_path, settings=settings, services=("identity", "image")) as cloud:
+    with running(tmp_path, settings=settings, services=("identity", "image", "objectstore")) as cloud:
         cloud.serve()
         images, token = cloud.client("image"), cloud.token("demo")
         body = {"name": "i", "disk_format": "raw", "container_format": "bare"}

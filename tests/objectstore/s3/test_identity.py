@@ -23,7 +23,10 @@ class Site:
     def __init__(self, state: Path, session: Any) -> None:
         self.session = session
         self.cloud = InProcessCloud(
-            state, services=("identity",), hosts=(), settings={"identity": {"password_rounds": 4}}
+            state,
+            services=("identity", "objectstore"),
+            hosts=(),
+            settings={"identity": {"password_rounds": 4}},
         )
         self.identity = self.cloud.client("identity")
         self.admin = self.cloud.token("admin")
