@@ -13,12 +13,11 @@ from altostack.objectstore.http import Handler, Refusal, Request, Response
 from altostack.objectstore.middleware.acl import Acl
 from altostack.objectstore.middleware.options import Wrap, flag, number, store_of, words
 from altostack.objectstore.middleware.shape import parameters, with_parameters
-from altostack.objectstore.s3 import cors, form, keys, operations, signature
+from altostack.objectstore.s3 import cors, form, keys, operations, signature, worm
 from altostack.objectstore.s3.buckets import Buckets
 from altostack.objectstore.s3.call import Call, Gate
 from altostack.objectstore.s3.delivery import Notices
 from altostack.objectstore.s3.errors import S3Error, denied, render
-from altostack.objectstore.s3.lock import Guard
 from altostack.objectstore.s3.outward import Outward
 from altostack.objectstore.s3.users import file_keys
 
@@ -79,11 +78,10 @@ class S3:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._guard = Guard(gate)
 
     def __call__(self, request: Request) -> Response:
         if not self._mine(request):
-            self._guard(request)
+            worm.check_early(self._gate.app, self._gate.store, request)
             response = self._gate.app(request)
             if response.entries:
                 _tell_etags(response.entries)

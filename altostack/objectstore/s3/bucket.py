@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from altostack.objectstore.http import Response
-from altostack.objectstore.s3 import acl, settings
-from altostack.objectstore.s3.call import SEGMENTS, Call, metadata, parsed
+from altostack.objectstore.s3 import acl, lock, segments, settings
+from altostack.objectstore.s3.call import Call, metadata, parsed
 from altostack.objectstore.s3.errors import S3Error
 from altostack.objectstore.s3.versioning import ENABLED
 
@@ -34,6 +34,7 @@ def create(call: Call) -> Response:
         headers |= settings.header("ownership", ownership)
     locked = call.header("x-amz-bucket-object-lock-enabled").lower() == "true"
     if locked:
+        lock.check_possible(call)
         headers |= settings.header("lock", {"enabled": True})
     if region != call.gate.regions[0]:
         headers |= settings.header(_LOCATION, region)
@@ -98,10 +99,9 @@ def delete(call: Call) -> Response:
     first = call.must(call.swift("GET", call.name, query={"limit": "1", "format": "json"}))
     if first.entries:
         raise S3Error("BucketNotEmpty", BucketName=call.name)
-    segments = call.name + SEGMENTS
-    if call.find(segments) is not None:
-        _empty(call, segments)
-        left = call.swift("DELETE", segments)
+    for beside in segments.containers(call):
+        _empty(call, beside)
+        left = call.swift("DELETE", beside)
         if not left.good and left.status != 404:
             raise S3Error("BucketNotEmpty" if left.status == 409 else "ServiceUnavailable")
     response = call.swift("DELETE", call.name)

@@ -22,6 +22,7 @@ from altostack.objectstore.store import Store
 
 MAX_DOCUMENT: Final = 2 << 20  # bytes of XML or JSON in a request
 SEGMENTS: Final = "+segments"  # after a bucket's name: the container of its multipart uploads
+EVENTS: Final = "+events"  # and that of events that are still to be delivered
 _IP = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _OLD_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")

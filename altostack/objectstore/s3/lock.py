@@ -1,7 +1,7 @@
 """Object lock: versions that nobody may delete before their time, or while they are held (write once, read many).
 
 A locked bucket always keeps versions, so what is overwritten stays; what is guarded is the deletion of a version. The
-same holds for requests in Swift's language (`Guard`). Source: Amazon S3 user guide, "Locking objects with Object Lock".
+same holds for requests in Swift's language (`worm`). Source: Amazon S3 user guide, "Locking objects with Object Lock".
 """
 
 from __future__ import annotations
@@ -9,20 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlencode
 
-from altostack.objectstore.http import Refusal, Request, Response
-from altostack.objectstore.middleware.shape import true
-from altostack.objectstore.middleware.versions import ENABLED
+from altostack.objectstore.http import Response
 from altostack.objectstore.s3 import settings, xml
-from altostack.objectstore.s3.call import Call, Gate, allowed, document
+from altostack.objectstore.s3.call import Call, document
 from altostack.objectstore.s3.errors import S3Error, denied
 from altostack.objectstore.s3.versioning import enabled
 
 MODE: Final = "x-object-transient-sysmeta-s3api-lock-mode"
 UNTIL: Final = "x-object-transient-sysmeta-s3api-lock-until"  # ISO 8601, UTC
 HOLD: Final = "x-object-transient-sysmeta-s3api-lock-hold"
-_KEPT: Final = (MODE, UNTIL, HOLD)
+KEPT: Final = (MODE, UNTIL, HOLD)
 _MODES: Final = ("GOVERNANCE", "COMPLIANCE")
 _BYPASS: Final = "x-amz-bypass-governance-retention"
 
@@ -143,7 +140,14 @@ def get_bucket(call: Call) -> Response:
     return document("ObjectLockConfiguration", body)
 
 
+def check_possible(call: Call) -> None:
+    """Raises S3Error NotImplemented where the filter is missing that holds Swift's users to locks."""
+    if "lock" not in call.store.handlers:
+        raise S3Error("NotImplemented", "Objects can be locked once the filter 'lock' is in the pipeline.")
+
+
 def put_bucket(call: Call) -> Response:
+    check_possible(call)
     root = call.document("ObjectLockConfiguration")
     if root.get("ObjectLockEnabled") != "Enabled":
         raise S3Error("MalformedXML")
@@ -233,55 +237,3 @@ def put_hold(call: Call) -> Response:
         raise S3Error("MalformedXML")
     objects.change(call, {HOLD: status})
     return Response(200)
-
-
-# ---- the other way in
-
-
-class Guard:
-    """Locks hold for Swift's users too. Called with each request that passes through; raises Refusal(403)."""
-
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-
-    def __call__(self, request: Request) -> None:
-        if request.method not in ("PUT", "POST", "DELETE"):
-            return
-        place = request.place
-        if place is None or place.container is None:
-            return
-        bucket = place.container.partition("+")[0]
-        info = self._gate.store.known.container(place.account, bucket) if bucket else None
-        if info is None or info.gone or not settings.read(info, "lock"):
-            return
-        if bucket != place.container:
-            raise Refusal(403, "The container holds parts of objects that are locked.")
-        if place.object is None:
-            if ENABLED in request.headers and not true(request.headers[ENABLED]):
-                raise Refusal(403, "Objects of this container are locked: their versions are kept.")
-            return
-        if request.method == "DELETE":
-            version = request.query.get("version-id")
-            if version is not None:
-                held = self._head(request, version)
-                now = datetime.fromtimestamp(self._gate.store.clock.seconds(), UTC)
-                if held.good and locked(held.headers, now, bypass=False):
-                    raise Refusal(403, "The version is locked.")
-        elif request.method == "POST":
-            held = self._head(request, None)
-            for name in _KEPT:  # a POST replaces all that it does not name
-                if held.headers.get(name):
-                    request.headers[name] = held.headers[name]
-
-    def _head(self, request: Request, version: str | None) -> Response:
-        sub = request.sub(
-            "HEAD", request.path, query_string=urlencode({"version-id": version}) if version else ""
-        )
-        sub.authorize = allowed
-        sub.facts["s3"] = True
-        try:
-            response = self._gate.app(sub)
-        except Refusal as refusal:
-            response = refusal.response()
-        response.close()
-        return response

@@ -324,16 +324,15 @@ def complete(call: Call) -> Response:
     said = call.header("x-amz-mp-object-size")
     if said and said != str(size):
         raise S3Error("InvalidRequest", "The parts have another size than x-amz-mp-object-size.")
-    with objects.conditional(call, given), objects.replacing(call):
-        if manifest:
-            response = call.swift(
-                "PUT", call.name, call.object, query=query, headers=given, body=json.dumps(manifest).encode()
-            )
-        else:  # one part without content
-            response = call.swift("PUT", call.name, call.object, headers=given, body=b"")
+    with objects.Condition(call, given) as condition, objects.replacing(call):
+        response = call.swift(
+            "PUT", call.name, call.object, query=query if manifest else {}, headers=given,
+            body=json.dumps(manifest).encode() if manifest else b"",  # one part without content is a plain object
+            footers=lambda metadata: condition.check_last(),
+        )  # fmt: skip
         if response.status == 400:
             raise S3Error("InvalidPart", response.read().decode("utf-8", "replace")[:300])
-        call.must(response)
+        condition.must(response)
     call.must(call.swift("DELETE", call.name + SEGMENTS, _marker(call, upload)), 404)
     numbers = {number for number, _, _ in wanted}
     segments.remove(

@@ -18,12 +18,11 @@ from urllib.parse import quote_plus
 
 from altostack.objectstore.http import Response
 from altostack.objectstore.s3 import settings, xml
-from altostack.objectstore.s3.call import Call, document
+from altostack.objectstore.s3.call import EVENTS, Call, document
 from altostack.objectstore.s3.errors import S3Error, invalid
 
 log = logging.getLogger(__name__)
 
-PENDING: Final = "+events"  # after a bucket's name: the container of events that are still to be delivered
 _KINDS: Final = {
     "TopicConfiguration": "Topic",
     "QueueConfiguration": "Queue",
@@ -174,7 +173,7 @@ def _tell(call: Call, rule: Rule, name: str, found: dict[str, Any]) -> None:
     if address is None:
         call.must(call.swift("PUT", bucket_of(rule["to"]), title, headers=headers, body=message))
         return
-    container = call.name + PENDING
+    container = call.name + EVENTS
     headers["x-object-sysmeta-s3api-to"] = address
     response = call.swift("PUT", container, title, headers=headers, body=message)
     if response.status == 404:

@@ -196,45 +196,80 @@ def sums_shown(content: Content) -> dict[str, str]:
 def store(call: Call, given: dict[str, str], content: Content) -> Response:
     """Store a whole object under the call's conditions. Raises S3Error."""
 
-    def footers(metadata: dict[str, str]) -> None:
-        for name, value in content.sums.items():
-            metadata[checksums.KEPT + name] = value
+    with Condition(call, given) as condition, replacing(call):
 
-    container, links = classes.target(call, given)
+        def footers(metadata: dict[str, str]) -> None:
+            condition.check_last()
+            for name, value in content.sums.items():
+                metadata[checksums.KEPT + name] = value
 
-    def write() -> Response:
+        container, links = classes.target(call, given)
         if links is not None:
-            return links.put(given, content, footers)
-        return call.swift("PUT", container, call.object, headers=given, body=content, footers=footers)
+            response = links.put(given, content, footers)
+        else:
+            response = call.swift("PUT", container, call.object, headers=given, body=content, footers=footers)
+        return condition.must(response)
 
-    with conditional(call, given), replacing(call):
-        return call.must(write())
 
+class Condition:
+    """Around a write under If-None-Match: * or If-Match.
 
-@contextlib.contextmanager
-def conditional(call: Call, given: dict[str, str]) -> Iterator[None]:
-    """Writes under If-None-Match: * and If-Match. Raises S3Error."""
-    other, match = call.header("if-none-match"), call.header("if-match")
-    if not other and not match:
-        yield
-        return
-    if other and other.strip() != "*":
-        raise S3Error("NotImplemented", "A header you provided (If-None-Match) only takes * here")
-    if other and match:
-        raise S3Error("NotImplemented", "If-Match and If-None-Match exclude each other")
-    with alone(call.store.folder, f"{call.account}/{call.name}/{call.object}"):
+    Looked at before the body is read, and once more when all of it is here: from then on nobody else on this machine
+    writes under a condition. Raises S3Error for other conditions.
+    """
+
+    def __init__(self, call: Call, given: dict[str, str]) -> None:
+        self._call, self._given = call, given
+        self._other, self._match = call.header("if-none-match").strip(), call.header("if-match").strip()
+        self._alone = contextlib.ExitStack()
+        self._last = False
+        self._failed: S3Error | None = None
+        if self._other and (self._other != "*" or self._match):
+            raise S3Error("NotImplemented", "Writes take If-None-Match: * or If-Match, and not both.")
+
+    def __enter__(self) -> Condition:
+        if self._other or self._match:
+            self._check()
+            if self._other and not kept_versions(self._call.info):
+                self._given["if-none-match"] = "*"
+        return self
+
+    def __exit__(self, *trouble: object) -> None:
+        self._alone.close()
+
+    def check_last(self) -> None:
+        """All is read and nothing is visible yet. Raises S3Error."""
+        if self._last or not (self._other or self._match):
+            return
+        self._last = True
+        call = self._call
+        self._alone.enter_context(alone(call.store.folder, f"{call.account}/{call.name}/{call.object}"))
+        try:
+            self._check()
+        except S3Error as error:
+            self._failed = error
+            raise
+
+    def _check(self) -> None:
+        call = self._call
         held = call.swift("HEAD", call.name, call.object)
         held.close()
-        if other:
+        if not held.good and held.status != 404:
+            raise call.trouble(held)
+        if self._other:
             if held.good:
                 raise S3Error("PreconditionFailed", Condition="If-None-Match")
-            if not kept_versions(call.info):
-                given["if-none-match"] = "*"
-        elif held.status == 404:
+        elif not held.good:
             raise S3Error("NoSuchKey", Key=call.object)
-        elif match.strip() != "*" and match.strip().strip('"') != headers.etag_of(held.headers):
+        elif self._match != "*" and self._match.strip('"') != headers.etag_of(held.headers):
             raise S3Error("PreconditionFailed", Condition="If-Match")
-        yield
+
+    def must(self, response: Response) -> Response:
+        """The response, if it is good. Raises S3Error."""
+        if self._failed is not None:
+            response.close()
+            raise self._failed
+        return self._call.must(response)
 
 
 @contextlib.contextmanager

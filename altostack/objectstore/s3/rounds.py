@@ -15,9 +15,9 @@ from altostack.objectstore.http import Refusal, Request, Stream
 from altostack.objectstore.middleware.shape import bare, pieces
 from altostack.objectstore.middleware.versioned import MARKER_TYPE
 from altostack.objectstore.s3 import buckets, classes, headers, objects, segments, settings, tagging
-from altostack.objectstore.s3.call import Call, Gate, allowed
+from altostack.objectstore.s3.call import EVENTS, Call, Gate, allowed
 from altostack.objectstore.s3.errors import S3Error
-from altostack.objectstore.s3.notification import PENDING, event
+from altostack.objectstore.s3.notification import event
 from altostack.objectstore.s3.versioning import enabled, kept_versions
 from altostack.objectstore.storage import StoragePolicy
 from altostack.objectstore.store import Store
@@ -126,7 +126,7 @@ class _Bucket:
 
     def work(self) -> None:
         call = self._call
-        pending = call.name + PENDING
+        pending = call.name + EVENTS
         if call.find(pending) is not None:
             self._done.delivered += self._gate.notices.deliver_all(call.account, pending)
         if call.find(call.name) is None:

@@ -14,14 +14,18 @@ from urllib.parse import unquote
 from altostack.objectstore.http import Response
 from altostack.objectstore.middleware import symlink
 from altostack.objectstore.middleware.shape import IS_SLO, true
-from altostack.objectstore.s3.call import SEGMENTS, Call
+from altostack.objectstore.s3.call import EVENTS, SEGMENTS, Call
 
 log = logging.getLogger(__name__)
 
 
 def containers(call: Call) -> list[str]:
     """Names of the containers beside the bucket that there are."""
-    names = [call.name + SEGMENTS, *(f"{call.name}+{policy.name}" for policy in call.store.policies)]
+    names = [
+        call.name + SEGMENTS,
+        call.name + EVENTS,
+        *(f"{call.name}+{policy.name}" for policy in call.store.policies),
+    ]
     return [name for name in names if call.find(name) is not None]
 
 

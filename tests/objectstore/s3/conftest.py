@@ -14,7 +14,7 @@ from tests.objectstore.world import World, world
 
 PIPELINE = (
     "catch gatekeeper health listing bulk tempurl s3 tempauth token acl cors staticweb copy quotas slo dlo versions "
-    "symlink service"
+    "lock symlink service"
 )
 KEYS = {
     "key_alice": "alice-secret AUTH_wonderland alice",

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 from botocore.exceptions import ClientError
 
-from altostack.objectstore.http import Request
+from altostack.kit.context import Context
+from altostack.objectstore.http import Bytes, Refusal, Request, Response
 from altostack.objectstore.s3 import objects
 from altostack.objectstore.s3.call import Call
-from tests.objectstore.s3.conftest import code
-from tests.objectstore.s3.test_multipart import PARTS, upload
+from tests.objectstore.s3.conftest import KEYS, PIPELINE, code
+from tests.objectstore.s3.signer import Signer, send
+from tests.objectstore.s3.test_multipart import PARTS, store_list, upload
+from tests.objectstore.world import world
 
 
 @pytest.fixture
@@ -203,16 +209,75 @@ def test_legal_hold(s3: Any, locked: str) -> None:
     s3.delete_object(**about)
 
 
-def test_swift_users_are_held_too(s3: Any, locked: str, store: Any) -> None:
+def test_swift_users_are_held_too(s3: Any, locked: str, store: Any, connect: Any) -> None:
     version = s3.put_object(
         Bucket=locked, Key="k", Body=b"x", ObjectLockMode="GOVERNANCE", ObjectLockRetainUntilDate=until()
     )["VersionId"]
     upload(s3, locked, "big", PARTS)
-    path = "/v1/AUTH_wonderland/vault"
-    assert store.delete(f"{path}/k", query={"version-id": version}).status == 403
-    assert store.post(path, x_versions_enabled="false").status == 403
-    assert store.delete("/v1/AUTH_wonderland/vault+segments/big").status == 403
-    assert s3.get_object(Bucket=locked, Key="k", VersionId=version)["Body"].read() == b"x"
+    parts = [name for name in store_list(store, f"{ACCOUNT}/vault+segments") if name.count("/") == 2]
+    store.store.rules = EVERYTHING
+    swift = partial(as_swift, store)
+    assert swift("DELETE", "/vault/k", {"version-id": version}).status == 403
+    assert swift("POST", "/vault", x_versions_enabled="false").status == 403
+    assert swift("DELETE", f"/vault+segments/{parts[0]}").status == 403
+    assert swift("PUT", f"/vault+segments/{parts[0]}", body=b"evil").status == 403
+    assert swift("DELETE", "/vault/big", {"multipart-manifest": "delete"}).status in (200, 403)
+    # A manifest elsewhere that names the parts: to delete it with what it names must not reach them.
+    assert swift("PUT", "/other").status == 201
+    manifest = json.dumps([{"path": f"/vault+segments/{name}"} for name in parts]).encode()
+    assert swift("PUT", "/other/trap", {"multipart-manifest": "put"}, body=manifest).status == 201
+    swift("DELETE", "/other/trap", {"multipart-manifest": "delete"}).read()
+    assert [name for name in store_list(store, f"{ACCOUNT}/vault+segments") if name.count("/") == 2] == parts
+    # A POST says what an object's metadata is, and nothing of its lock.
+    assert swift("POST", "/vault/k", x_object_meta_a="b").status == 202
+    about = {"Bucket": locked, "Key": "k", "VersionId": version}
+    assert s3.get_object_retention(**about)["Retention"]["Mode"] == "GOVERNANCE"
+    got = s3.get_object(**about)
+    assert (got["Body"].read(), got["Metadata"]) == (b"x", {"a": "b"})
+    assert swift("DELETE", "/vault/k").status in (204, 404)  # a marker: the version stays
+    assert s3.get_object(**about)["Body"].read() == b"x"
+
+
+ACCOUNT = "/v1/AUTH_wonderland"
+
+
+class Everything:
+    """A policy engine that allows everything."""
+
+    def allows(self, rule: str, who: Any, target: Any) -> bool:
+        return True
+
+
+EVERYTHING: Any = Everything()
+
+
+def as_swift(
+    store: Any, method: str, path: str, query: dict[str, str] | None = None, body: bytes = b"", **headers: str
+) -> Response:
+    """A request in Swift's language by somebody whom nothing but locks keeps from anything."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()} | {
+        "content-length": str(len(body))
+    }
+    request = Request(
+        method, quote(ACCOUNT + path), query_string=urlencode(query or {}), headers=sent, body=Bytes(body)
+    )
+    request.context = Context(user_id="alice", project_id="wonderland", roles=frozenset({"admin"}))
+    try:
+        found: Response = store.store.app(request)
+    except Refusal as refusal:
+        found = refusal.response()
+    return found
+
+
+def test_no_locks_without_their_filter(tmp_path: Any, session: Any) -> None:
+    found = world(tmp_path, pipeline=PIPELINE.replace("lock ", ""), options={"s3": KEYS})
+    try:
+        url = found.serve()
+        signer = Signer(url)
+        headers = signer.headers("PUT", "/vault", more={"x-amz-bucket-object-lock-enabled": "true"})
+        assert send(url, "PUT", "/vault", headers).code == "NotImplemented"
+    finally:
+        found.close()
 
 
 def test_a_policy_may_keep_people_from_bypassing(s3: Any, locked: str) -> None:
