@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
 from typing import Final
 
 from altostack.objectstore.http import Response
@@ -26,49 +25,15 @@ from altostack.objectstore.s3 import (
     objects,
     segments,
     tagging,
+    uploads,
     xml,
 )
 from altostack.objectstore.s3.call import SEGMENTS, Call, document, iso
 from altostack.objectstore.s3.errors import S3Error, invalid
-from altostack.objectstore.s3.listing import encoded, encoding
 from altostack.objectstore.s3.versioning import kept_versions
 
 _KIND: Final = "x-object-sysmeta-s3api-content-type"
-_WISHES: Final = "x-object-sysmeta-s3api-"  # checksum algorithm and type of an upload
-_ALGORITHM: Final = _WISHES + "algorithm"
-_TYPE: Final = _WISHES + "checksum-kind"
 UPLOAD: Final = "x-object-sysmeta-s3api-upload-id"
-_PAGE: Final = 1000
-
-
-def _marker(call: Call, upload: str) -> str:
-    return f"{call.object}/{upload}"
-
-
-def _part_name(call: Call, upload: str, number: int) -> str:
-    return f"{call.object}/{upload}/{number:05d}"
-
-
-def _held(call: Call, upload: str) -> Response:
-    """The upload, in the call's own bucket and of its own key. Raises S3Error NoSuchUpload."""
-    if not upload or "/" in upload or len(upload) > 64 or not upload.isascii():
-        raise S3Error("NoSuchUpload", UploadId=upload)
-    response = call.swift("HEAD", call.name + SEGMENTS, _marker(call, upload))
-    response.close()
-    if not response.good:
-        if response.status == 404:
-            raise S3Error("NoSuchUpload", UploadId=upload)
-        raise call.trouble(response)
-    return response
-
-
-def _home(call: Call, held: Response) -> str:
-    """The container of the upload's parts."""
-    return classes.parts_container(call, classes.policy_of(call, held.headers.get(classes.CLASS, "")))
-
-
-def _upload_id(call: Call) -> str:
-    return call.query.get("uploadId", "")
 
 
 # ---- begin
@@ -93,7 +58,7 @@ def create(call: Call) -> Response:
             or (kind == "COMPOSITE" and name == "crc64nvme")
         ):
             raise S3Error("InvalidRequest", f"{name} has no checksum of the type {kind}.")
-        given |= {_ALGORITHM: name, _TYPE: kind}
+        given |= {uploads.ALGORITHM: name, uploads.SUM_TYPE: kind}
         shown = {"x-amz-checksum-algorithm": name.upper(), "x-amz-checksum-type": kind}
     chosen = call.header("x-amz-storage-class").upper()
     policy = classes.policy_of(call, chosen)
@@ -102,8 +67,10 @@ def create(call: Call) -> Response:
     classes.parts_container(call, None)
     classes.parts_container(call, policy)
     upload = uuid.uuid4().hex
-    given["content-type"] = "application/x-multipart-upload"
-    call.must(call.swift("PUT", call.name + SEGMENTS, _marker(call, upload), headers=given, body=b""))
+    given["content-type"] = uploads.TYPE
+    call.must(
+        call.swift("PUT", call.name + SEGMENTS, uploads.marker_of(call, upload), headers=given, body=b"")
+    )
     body: list[xml.Child] = [("Bucket", call.name), ("Key", call.object), ("UploadId", upload)]
     return document("InitiateMultipartUploadResult", body, shown)
 
@@ -123,12 +90,12 @@ def _number(call: Call) -> int:
 def put_part(call: Call) -> Response:
     """UploadPart."""
     objects.refuse_encryption(call)
-    number, upload = _number(call), _upload_id(call)
-    held = _held(call, upload)
+    number, upload = _number(call), uploads.upload_id(call)
+    held = uploads.find(call, upload)
     content = call.content()
     if content.length is not None and content.length > objects.MOST:
         raise S3Error("EntityTooLarge", ProposedSize=str(content.length), MaxSizeAllowed=str(objects.MOST))
-    wanted = held.headers.get(_ALGORITHM)
+    wanted = held.headers.get(uploads.ALGORITHM)
     if wanted and not content.counts(wanted):
         said = checksums.wanted(call.request)
         if said is not None:
@@ -141,7 +108,7 @@ def put_part(call: Call) -> Response:
 
     response = call.must(
         call.swift(
-            "PUT", _home(call, held), _part_name(call, upload, number), body=content, footers=footers,
+            "PUT", uploads.home(call, held), uploads.part_name(call, upload, number), body=content, footers=footers,
             headers={"content-type": "application/octet-stream"},
         )
     )  # fmt: skip
@@ -153,19 +120,19 @@ def put_part(call: Call) -> Response:
 def _still_there(call: Call, upload: str, held: Response, number: int) -> None:
     """A part that came when its upload had just been aborted would stay for ever."""
     try:
-        _held(call, upload)
+        uploads.find(call, upload)
     except S3Error:
-        call.swift("DELETE", _home(call, held), _part_name(call, upload, number)).close()
+        call.swift("DELETE", uploads.home(call, held), uploads.part_name(call, upload, number)).close()
         raise
 
 
 def copy_part(call: Call) -> Response:
     """UploadPartCopy."""
-    number, upload = _number(call), _upload_id(call)
-    held = _held(call, upload)
+    number, upload = _number(call), uploads.upload_id(call)
+    held = uploads.find(call, upload)
     source = copying.source_of(call)
     opened = source.open(call.request.headers.get("x-amz-copy-source-range"))
-    wanted = held.headers.get(_ALGORITHM)
+    wanted = held.headers.get(uploads.ALGORITHM)
     content = opened.content(wanted)
 
     def footers(metadata: dict[str, str]) -> None:
@@ -175,7 +142,7 @@ def copy_part(call: Call) -> Response:
     try:
         response = call.must(
             call.swift(
-                "PUT", _home(call, held), _part_name(call, upload, number), body=content, footers=footers,
+                "PUT", uploads.home(call, held), uploads.part_name(call, upload, number), body=content, footers=footers,
                 headers={"content-type": "application/octet-stream"},
             )
         )  # fmt: skip
@@ -193,79 +160,16 @@ def copy_part(call: Call) -> Response:
     )
 
 
-def _parts(call: Call, container: str, upload: str, marker: int = 0) -> Iterator[tuple[int, dict[str, str]]]:
-    """(number, entry) of the parts behind a number, in order."""
-    prefix = f"{call.object}/{upload}/"
-    last = f"{prefix}{marker:05d}" if marker else ""
-    while True:
-        query = {"prefix": prefix, "limit": str(_PAGE), "format": "json"} | ({"marker": last} if last else {})
-        entries = call.must(call.swift("GET", container, query=query)).entries or []
-        for entry in entries:
-            number = entry["name"][len(prefix) :]
-            if number.isdecimal():
-                yield int(number), entry
-        if len(entries) < _PAGE:
-            return
-        last = entries[-1]["name"]
-
-
-def list_parts(call: Call) -> Response:
-    upload = _upload_id(call)
-    held = _held(call, upload)
-    limit = call.number("max-parts", _PAGE, call.gate.listing)
-    marker = call.number("part-number-marker", 0, 2**31)
-    code = encoding(call)
-    found: list[xml.Child] = []
-    last, more = marker, False
-    wanted = held.headers.get(_ALGORITHM)
-    container = _home(call, held)
-    if limit:
-        for number, entry in _parts(call, container, upload, marker):
-            if len(found) == limit:
-                more = True
-                break
-            one: list[xml.Child] = [
-                ("PartNumber", number),
-                ("LastModified", iso(entry["last_modified"])),
-                ("ETag", f'"{parameters(entry["hash"])[0]}"'),
-                ("Size", int(entry["bytes"])),
-            ]
-            if wanted:
-                part = call.swift("HEAD", container, _part_name(call, upload, number))
-                part.close()
-                one.append((f"Checksum{wanted.upper()}", part.headers.get(checksums.KEPT + wanted)))
-            found.append(("Part", one))
-            last = number
-    owner: list[xml.Child] = [("ID", call.owner), ("DisplayName", call.owner)]
-    body: list[xml.Child] = [
-        ("Bucket", call.name),
-        ("Key", encoded(call.object, code)),
-        ("UploadId", upload),
-        ("Initiator", owner),
-        ("Owner", owner),
-        ("StorageClass", held.headers.get(classes.CLASS) or classes.STANDARD),
-        ("PartNumberMarker", marker),
-        ("NextPartNumberMarker", last),
-        ("MaxParts", limit),
-        ("EncodingType", code),
-        ("IsTruncated", more),
-        ("ChecksumAlgorithm", wanted.upper() if wanted else None),
-        ("ChecksumType", held.headers.get(_TYPE)),
-        *found,
-    ]
-    return document("ListPartsResult", body)
-
-
 # ---- the end
 
 
 def abort(call: Call) -> Response:
     """AbortMultipartUpload."""
-    upload = _upload_id(call)
-    held = _held(call, upload)
-    container = _home(call, held)
-    call.must(call.swift("DELETE", call.name + SEGMENTS, _marker(call, upload)), 404)
-    doomed = [(container, entry["name"]) for _, entry in _parts(call, container, upload)]
+    upload = uploads.upload_id(call)
+    held = uploads.find(call, upload)
+    container = uploads.home(call, held)
+    call.must(call.swift("DELETE", call.name + SEGMENTS, uploads.marker_of(call, upload)), 404)
+    doomed = [(container, entry["name"]) for _, entry in uploads.parts_of(call, container, upload)]
     segments.remove(call, doomed)
     return Response(204)
 
@@ -281,7 +185,7 @@ def _wanted_parts(call: Call) -> list[tuple[int, str, dict[str, str]]]:
         if not 1 <= int(number) <= call.gate.parts:
             raise S3Error("InvalidPart", PartNumber=number)
         if found and int(number) <= found[-1][0]:
-            raise S3Error("InvalidPartOrder", UploadId=_upload_id(call))
+            raise S3Error("InvalidPartOrder", UploadId=uploads.upload_id(call))
         sums = {name: part.get(f"Checksum{name.upper()}") for name in checksums.SIZES}
         found.append((int(number), etag, {name: value for name, value in sums.items() if value}))
     if not found:
@@ -291,25 +195,25 @@ def _wanted_parts(call: Call) -> list[tuple[int, str, dict[str, str]]]:
 
 def complete(call: Call) -> Response:
     """CompleteMultipartUpload. Once more after it was done it says the same again."""
-    upload = _upload_id(call)
+    upload = uploads.upload_id(call)
     wanted = _wanted_parts(call)
     etag = _etag(wanted)
     try:
-        held = _held(call, upload)
+        held = uploads.find(call, upload)
     except S3Error:
         done = call.swift("HEAD", call.name, call.object)
         done.close()
         if done.good and done.headers.get(UPLOAD) == upload and headers.etag_of(done.headers) == etag:
             return _completed(call, etag, done)
         raise
-    container = _home(call, held)
-    known = dict(_parts(call, container, upload))
+    container = uploads.home(call, held)
+    known = dict(uploads.parts_of(call, container, upload))
     entries = _checked(call, wanted, known)
     given = _final_headers(held, upload, etag)
     sums = _sums(call, held, container, upload, wanted, known)
     given |= {checksums.KEPT + name: value for name, value in sums.items()}
     if sums:
-        given[checksums.KEPT_TYPE] = held.headers.get(_TYPE, "COMPOSITE")
+        given[checksums.KEPT_TYPE] = held.headers.get(uploads.SUM_TYPE, "COMPOSITE")
     query = {"multipart-manifest": "put"}
     manifest: list[dict[str, object]] = [
         {
@@ -333,7 +237,7 @@ def complete(call: Call) -> Response:
         if response.status == 400:
             raise S3Error("InvalidPart", response.read().decode("utf-8", "replace")[:300])
         condition.must(response)
-    call.must(call.swift("DELETE", call.name + SEGMENTS, _marker(call, upload)), 404)
+    call.must(call.swift("DELETE", call.name + SEGMENTS, uploads.marker_of(call, upload)), 404)
     numbers = {number for number, _, _ in wanted}
     segments.remove(
         call,
@@ -366,7 +270,7 @@ def _checked(
     for index, (number, etag, _) in enumerate(wanted):
         entry = known.get(number)
         if entry is None or parameters(entry["hash"])[0] != etag:
-            raise S3Error("InvalidPart", UploadId=_upload_id(call), PartNumber=str(number), ETag=etag)
+            raise S3Error("InvalidPart", UploadId=uploads.upload_id(call), PartNumber=str(number), ETag=etag)
         if int(entry["bytes"]) < call.gate.part_size and index < len(wanted) - 1:
             raise S3Error(
                 "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size", ETag=etag,
@@ -399,18 +303,18 @@ def _sums(
     known: dict[int, dict[str, str]],
 ) -> dict[str, str]:
     """The checksum of the whole, if the upload has one. Raises S3Error for parts' or the whole's that are not so."""
-    algorithm = held.headers.get(_ALGORITHM)
+    algorithm = held.headers.get(uploads.ALGORITHM)
     if not algorithm:
         return {}
     parts: list[tuple[bytes, int]] = []
     for number, _, sums in wanted:
-        part = call.swift("HEAD", container, _part_name(call, upload, number))
+        part = call.swift("HEAD", container, uploads.part_name(call, upload, number))
         part.close()
         value = part.headers.get(checksums.KEPT + algorithm, "")
         if not value or (algorithm in sums and sums[algorithm] != value):
             raise S3Error("InvalidPart", PartNumber=str(number))
         parts.append((base64.b64decode(value), int(known[number]["bytes"])))
-    if held.headers.get(_TYPE) == "FULL_OBJECT":
+    if held.headers.get(uploads.SUM_TYPE) == "FULL_OBJECT":
         value = base64.b64encode(checksums.combined(algorithm, parts)).decode()
     else:
         total = checksums.new(algorithm)
@@ -439,85 +343,3 @@ def _completed(
         ("ChecksumType", kind if sums else None),
     ]
     return document("CompleteMultipartUploadResult", body, shown)
-
-
-# ---- lists
-
-
-def list_uploads(call: Call) -> Response:
-    """ListMultipartUploads."""
-    query, code = call.query, encoding(call)
-    limit = call.number("max-uploads", _PAGE, _PAGE)
-    prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-    key_marker, id_marker = query.get("key-marker", ""), query.get("upload-id-marker", "")
-    if not key_marker:
-        id_marker = ""
-    found: list[xml.Child] = []
-    prefixes: list[str] = []
-    next_key = next_id = ""
-    more = False
-    for key, upload, entry in uploads(call, prefix, key_marker):
-        if key_marker and not (key > key_marker or (key == key_marker and id_marker and upload > id_marker)):
-            continue
-        cut = key.find(delimiter, len(prefix)) if delimiter else -1
-        common = key[: cut + len(delimiter)] if cut >= 0 else ""
-        if common and (common in prefixes or (key_marker and common <= key_marker)):
-            continue
-        if len(found) + len(prefixes) >= limit:
-            more = bool(limit)
-            break
-        if common:
-            prefixes.append(common)
-            next_key, next_id = common, ""
-            continue
-        owner: list[xml.Child] = [("ID", call.owner), ("DisplayName", call.owner)]
-        found.append(
-            (
-                "Upload",
-                [
-                    ("Key", encoded(key, code)),
-                    ("UploadId", upload),
-                    ("Initiator", owner),
-                    ("Owner", owner),
-                    ("StorageClass", classes.STANDARD),
-                    ("Initiated", iso(entry["last_modified"])),
-                ],
-            )
-        )
-        next_key, next_id = key, upload
-    body: list[xml.Child] = [
-        ("Bucket", call.name),
-        ("KeyMarker", encoded(key_marker, code)),
-        ("UploadIdMarker", id_marker),
-        ("NextKeyMarker", encoded(next_key, code) if more else None),
-        ("NextUploadIdMarker", next_id if more else None),
-        ("Prefix", encoded(prefix, code)),
-        ("Delimiter", encoded(delimiter, code) if delimiter else None),
-        ("EncodingType", code),
-        ("MaxUploads", limit),
-        ("IsTruncated", more),
-        *found,
-        *(("CommonPrefixes", [("Prefix", encoded(one, code))]) for one in prefixes),
-    ]
-    return document("ListMultipartUploadsResult", body)
-
-
-def uploads(call: Call, prefix: str = "", marker: str = "") -> Iterator[tuple[str, str, dict[str, str]]]:
-    """(key, upload id, entry) of the bucket's uploads that are not complete, in order of keys.
-
-    marker: a key; those before it are left out.
-    """
-    last = marker
-    container = call.name + SEGMENTS
-    if call.find(container) is None:
-        return
-    while True:
-        query = {"limit": str(_PAGE), "format": "json", "prefix": prefix} | ({"marker": last} if last else {})
-        entries = call.must(call.swift("GET", container, query=query), 404).entries or []
-        for entry in entries:
-            key, _, upload = entry["name"].rpartition("/")
-            if len(upload) == 32 and key and entry.get("content_type") == "application/x-multipart-upload":
-                yield key, upload, entry
-        if len(entries) < _PAGE:
-            return
-        last = entries[-1]["name"]

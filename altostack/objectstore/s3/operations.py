@@ -23,6 +23,7 @@ from altostack.objectstore.s3 import (
     objects,
     service,
     tagging,
+    uploads,
     versioning,
 )
 from altostack.objectstore.s3.call import Call, check_bucket_name
@@ -40,7 +41,7 @@ BUCKET: Final[dict[tuple[str, str], Operation]] = {
     ("GET", ""): ("s3:ListBucket", listing.objects_v1),
     ("GET", "list-type"): ("s3:ListBucket", listing.objects_v2),
     ("GET", "versions"): ("s3:ListBucketVersions", listing.versions),
-    ("GET", "uploads"): ("s3:ListBucketMultipartUploads", multipart.list_uploads),
+    ("GET", "uploads"): ("s3:ListBucketMultipartUploads", uploads.list_uploads),
     ("GET", "location"): ("s3:GetBucketLocation", bucket.location),
     ("POST", "delete"): ("", multidelete.delete_objects),
     ("GET", "acl"): ("s3:GetBucketAcl", acl.get_bucket_acl),
@@ -96,7 +97,7 @@ OBJECT: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "uploads"): ("s3:PutObject", multipart.create),
     ("PUT", "uploadId"): ("s3:PutObject", multipart.put_part),
     ("PUT", "uploadId+copy"): ("s3:PutObject", multipart.copy_part),
-    ("GET", "uploadId"): ("s3:ListMultipartUploadParts", multipart.list_parts),
+    ("GET", "uploadId"): ("s3:ListMultipartUploadParts", uploads.list_parts),
     ("POST", "uploadId"): ("s3:PutObject", multipart.complete),
     ("DELETE", "uploadId"): ("s3:AbortMultipartUpload", multipart.abort),
 }  # fmt: skip

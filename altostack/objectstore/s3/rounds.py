@@ -14,7 +14,7 @@ from altostack.objectstore import stamp
 from altostack.objectstore.http import Refusal, Request, Stream
 from altostack.objectstore.middleware.shape import bare, pieces
 from altostack.objectstore.middleware.versioned import MARKER_TYPE
-from altostack.objectstore.s3 import buckets, classes, headers, objects, segments, settings, tagging
+from altostack.objectstore.s3 import buckets, classes, headers, objects, segments, settings, tagging, uploads
 from altostack.objectstore.s3.call import EVENTS, Call, Gate, allowed
 from altostack.objectstore.s3.errors import S3Error
 from altostack.objectstore.s3.notification import event
@@ -270,9 +270,7 @@ class _Bucket:
                     break
 
     def _uploads(self, rules: Sequence[Rule]) -> None:
-        from altostack.objectstore.s3 import multipart
-
-        for key, upload, entry in list(multipart.uploads(self._call)):
+        for key, upload, entry in list(uploads.open_uploads(self._call)):
             since = _seconds(entry["last_modified"])
             fitting = [rule["abort"] for rule in rules if "abort" in rule and key.startswith(rule["prefix"])]
             if any(self._passed(since, days) for days in fitting):
