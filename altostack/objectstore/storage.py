@@ -204,7 +204,10 @@ class Writer(Protocol):
         ...
 
     def commit(self) -> None:
-        """Second phase of an erasure-coded write: enough fragments are on disk. Nothing to do for whole copies."""
+        """Second phase of an erasure-coded write: enough fragments are on disk. Nothing to do for whole copies.
+
+        Only now the object is there, and the updates that `put` was given are delivered or kept.
+        """
         ...
 
     def abort(self) -> None:

@@ -31,13 +31,13 @@ them on the node, `upkeep.Peer` asks them, in this process or over the node's HT
 
 What is promised, with W the quorum of a write (half of a policy's copies, rounded up; for erasure coding data + 1
 fragments): a write that was acknowledged is on W devices, synced to disk. It is read back, byte for byte, while any of
-these devices (for erasure coding: ``data`` of them) can be read, and again once they can. A read returns a value that
-was written and not a mixture of two. A read that begins after a write was acknowledged returns that write's value or a
-later one whenever it compares copies (X-Newest, and every read of fragments) and the devices that answer include one of
-the W; otherwise it may return an older value, for as long as copies differ. After faults have healed and every daemon
-has made its passes, all copies are equal to the newest acknowledged version or to a later one that was begun and not
-acknowledged; a deletion counts as a version, and is remembered for ``reclaim_age``: a device that was away for longer
-must be emptied before it comes back.
+these devices (for erasure coding: ``data`` of them) can be read, and again once they can. A read returns content that
+was written and not a mixture; while copies differ, metadata that a POST set may come with older content. A read that
+begins after a write was acknowledged returns that write's value or a later one whenever it compares copies (X-Newest,
+and every read of fragments) and the devices that answer include one of the W; otherwise it may return an older value,
+for as long as copies differ. After faults have healed and every daemon has made its passes, all copies are equal to the
+newest acknowledged version or to a later one that was begun and not acknowledged; a deletion counts as a version, and
+is remembered for ``reclaim_age``: a device that was away for longer must be emptied before it comes back.
 """
 
 from __future__ import annotations

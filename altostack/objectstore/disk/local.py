@@ -100,12 +100,16 @@ class LocalNode:
         self._deliver(device, spot, updates)
         return there
 
-    def commit(self, spot: Spot, timestamp: str, frag: int) -> None:
-        """The second phase of a fragment that was put by somebody. Raises DeviceGone."""
+    def commit(self, spot: Spot, timestamp: str, frag: int, updates: Sequence[Update] = ()) -> None:
+        """The second phase of a fragment that was put by somebody; then deliver or keep ``updates``.
+
+        Raises DeviceGone.
+        """
         layout.check(spot, timestamp, frag)
         device = self.devices.path(spot.device)
         with guarded(device):
             objects.commit(layout.object_folder(device, spot), timestamp, frag, self._twin(device, spot))
+        self._deliver(device, spot, updates)
 
     def _twin(self, device: str, spot: Spot) -> str:
         """The object's folder after its policy's partitions are doubled, "" while that is not under way."""

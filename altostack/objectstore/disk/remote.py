@@ -81,9 +81,9 @@ class RemoteNode:
     def delete(self, spot: Spot, timestamp: str, updates: Sequence[Update] = (), *, name: str = "") -> bool:
         return self.call("delete", spot, timestamp, updates, name=name, result=bool)
 
-    def commit(self, spot: Spot, timestamp: str, frag: int) -> None:
+    def commit(self, spot: Spot, timestamp: str, frag: int, updates: Sequence[Update] = ()) -> None:
         """The second phase of a fragment that was put. Raises DeviceGone."""
-        self.call("commit", spot, timestamp, frag)
+        self.call("commit", spot, timestamp, frag, updates)
 
     # ---- accounts and containers
 

@@ -105,6 +105,7 @@ class RemoteWriter:
         self._node, self._asked = node, asked
         self._link: Link | None = None
         self._parts: list[bytes] = []
+        self._updates: Sequence[Update] = ()  # of a fragment: they go with its commit
         self._ended = False
 
     def begin(self) -> None:
@@ -160,6 +161,8 @@ class RemoteWriter:
     def put(self, metadata: Metadata, updates: Sequence[Update] = ()) -> None:
         if self._ended:
             raise DeviceGone("the write is over already")
+        if self._asked.frag is not None:
+            self._updates, updates = updates, ()
         last = (0).to_bytes(4, "big") + wire.encode((metadata, updates))
         if self._link is None:
             self._ended = True
@@ -186,7 +189,7 @@ class RemoteWriter:
 
     def commit(self) -> None:
         if self._asked.frag is not None:
-            self._node.commit(self._asked.spot, self._asked.timestamp, self._asked.frag)
+            self._node.commit(self._asked.spot, self._asked.timestamp, self._asked.frag, self._updates)
 
     def abort(self) -> None:
         """The node throws away what it has when the connection ends early."""

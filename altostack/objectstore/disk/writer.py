@@ -41,6 +41,7 @@ class FileWriter:
         self._timestamp, self._frag, self._deliver = timestamp, frag, deliver
         self._folder, self._twin = layout.object_folder(device, spot), twin
         self._absent = absent
+        self._updates: Sequence[Update] = ()  # of a fragment: due when it is committed, since before it is no object
         self._written = self._synced = 0
         self._sum: int | None = 0
         self._check(objects.look(self._folder))
@@ -112,7 +113,10 @@ class FileWriter:
             raise trouble(self._device, error) from error
         finally:
             self.abort()
-        self._deliver(self._device, self._spot, updates)
+        if self._frag is None:
+            self._deliver(self._device, self._spot, updates)
+        else:
+            self._updates = updates
 
     def _is_here(self, files: Files, metadata: Metadata) -> bool:
         """Whether what was written is here already. Raises Superseded when something else of that time is."""
@@ -134,6 +138,7 @@ class FileWriter:
             objects.commit(self._folder, self._timestamp, self._frag, self._twin)
         except OSError as error:
             raise trouble(self._device, error) from error
+        self._deliver(self._device, self._spot, self._updates)
 
     def abort(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
