@@ -19,7 +19,7 @@ from altostack.kit.errors import ApiError, BadRequest, MethodNotAllowed
 from altostack.kit.listing import rule_name
 from altostack.kit.policy import ADMIN, PUBLIC, SERVICE
 from altostack.kit.resource import Action, Resource, body_struct, columns, given, struct
-from altostack.kit.route import Endpoint, Route, envelope_attr, fail, from_falcon, surprise
+from altostack.kit.route import Endpoint, Route, envelope_attr, fail, from_falcon, negotiate, surprise
 from altostack.kit.service import Runtime, Service
 from altostack.kit.versions import Version
 from altostack.kit.view import Views
@@ -398,6 +398,7 @@ class _Options:
         self._runtime = runtime
 
     def nowhere(self, req: falcon.Request, resp: falcon.Response, **kwargs: Any) -> None:
+        negotiate(self._runtime, req, resp)
         raise falcon.HTTPNotFound
 
     def http_error(
@@ -418,7 +419,7 @@ def build(runtime: Runtime) -> Callable[..., Iterable[bytes]]:
     app = falcon.App()
     app.req_options.strip_url_path_trailing_slash = True
     app.req_options.keep_blank_qs_values = True
-    app.resp_options.default_media_type = "application/json"
+    app.resp_options.default_media_type = None  # type: ignore[assignment]  # an answer without a body has no type
     app.resp_options.xml_error_serialization = False
     fallback = _Options(runtime)
     app.add_error_handler(falcon.HTTPError, fallback.http_error)

@@ -16,6 +16,7 @@ from altostack.kit.errors import BadRequest, TooLarge, UnsupportedMediaType
 _AT = re.compile(r" - at `([^`]*)`$")
 _NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `([^`]*)`")
 _ROOT = re.compile(r"^\$\.?")
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 
 
 def read(request: falcon.Request, limit: int) -> bytes:
@@ -42,8 +43,10 @@ def _unbounded(request: falcon.Request, limit: int) -> bytes:
 
 
 def check_media(request: falcon.Request, dialect: Dialect) -> None:
-    """Raises UnsupportedMediaType unless the body says that it is JSON, or says nothing."""
+    """Raises UnsupportedMediaType unless the body says that it is JSON, or (mostly) says nothing."""
     kind = (request.content_type or "").partition(";")[0].strip().lower()
+    if not kind and dialect.media_required:
+        raise UnsupportedMediaType("The media type None is not supported, use application/json.")
     if kind and kind not in dialect.media:
         raise UnsupportedMediaType(f"Unsupported Content-Type {kind}.", code=dialect.media_error)
 
@@ -59,8 +62,22 @@ def _decoder(kind: Any, lax: bool) -> msgspec.json.Decoder[Any]:
         return msgspec.json.Decoder(kind, strict=not lax)
 
 
-def decode(raw: bytes, kind: Any, *, lax: bool = False) -> Any:
-    """JSON bytes -> a value of ``kind``. Raises BadRequest that names the field."""
+def check_stated(request: falcon.Request) -> None:
+    """Raises BadRequest where a body comes without its type, or its length is no number (`Dialect.media_required`)."""
+    length = request.env.get("CONTENT_LENGTH") or "0"
+    if not (length.isascii() and length.isdigit()):
+        raise BadRequest("The content-length header must be an integer.", field="Content-Length")
+    if int(length) and not request.content_type:
+        raise BadRequest(
+            "A body needs to say what it is: content-type header required.", field="Content-Type"
+        )
+
+
+def decode(raw: bytes, kind: Any, *, lax: bool = False, quote: bool = False) -> Any:
+    """JSON bytes -> a value of ``kind``. Raises BadRequest that names the field, and with ``quote`` holds its values.
+
+    What is not JSON at all is called that, wherever the schema breaks before.
+    """
     if not raw.strip():
         raise BadRequest("The request needs a JSON body.", field="body")
     if b"\\u0000" in raw:
@@ -68,7 +85,14 @@ def decode(raw: bytes, kind: Any, *, lax: bool = False) -> Any:
     try:
         value = _decoder(kind, lax).decode(raw)
     except msgspec.ValidationError as error:
-        raise invalid(str(error)) from error
+        refusal = invalid(str(error))
+        try:
+            document = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as worse:
+            raise BadRequest(f"Malformed request body: {worse}.", field="body") from worse
+        if quote and (found := _AT.search(str(error))):
+            refusal.values = tuple(_at(document, found.group(1)))
+        raise refusal from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"Malformed request body: {error}.", field="body") from error
     return value
@@ -81,6 +105,23 @@ def convert(value: Any, kind: Any, *, lax: bool = False, at: str = "") -> Any:
         return msgspec.convert(value, kind, strict=not lax)
     except msgspec.ValidationError as error:
         raise invalid(str(error), at) from error
+
+
+def _at(document: Any, path: str) -> list[Any]:
+    """What stands at msgspec's ``path``, which names no keys of mappings: then it is one of several."""
+    found = [document]
+    for name, place in _STEP.findall(path.removeprefix("$")):
+        if place == "...":
+            found = [v for one in found if isinstance(one, dict | list) for v in _items(one)]
+        elif place:
+            found = [one[int(place)] for one in found if isinstance(one, list) and int(place) < len(one)]
+        else:
+            found = [one[name] for one in found if isinstance(one, dict) and name in one]
+    return found
+
+
+def _items(one: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(one.values()) if isinstance(one, dict) else one
 
 
 def invalid(text: str, at: str = "") -> BadRequest:

@@ -67,7 +67,10 @@ class Dialect:
     page_links: ``(call, resource, rows, more) -> keys added to the list's body``.
     max_limit: rows a page at most. default_limit: how many when the caller names no limit (None: max_limit).
     zero_limit: what ``limit=0`` means: "empty", "max" or "bad".
-    head: HEAD is answered wherever GET is. media: other JSON media types that bodies may carry.
+    head: HEAD is answered wherever GET is. options: OPTIONS is answered (with Allow) instead of refused (405).
+    media: other JSON media types that bodies may carry. media_required: a body must say its type.
+    accept: what cannot take JSON is refused (406), and errors are HTML for callers that take only that.
+    quotes: errors carry what stood where a body was wrong (`ApiError.values`); not where bodies hold secrets.
     """
 
     error: Callable[[ApiError, str], Any]
@@ -96,9 +99,13 @@ class Dialect:
     default_limit: int | None = None
     zero_limit: str = "empty"
     head: bool = False
+    options: bool = True
     not_found: Callable[[Resource, str], ApiError] = not_found
     over_quota: int = 403
     media_error: int = 415
     max_body: int = 114_688
     media: tuple[str, ...] = ("application/json",)
+    media_required: bool = False
+    accept: bool = False
+    quotes: bool = False
     www_authenticate: bool = True

@@ -13,7 +13,8 @@ class ApiError(Exception):
     """A request's stated end: ``code`` (HTTP status), ``title``, ``message`` and, if one is to blame, ``field``.
 
     ``kind`` is the machine-readable error name where the dialect carries one (``NetworkNotFound``, ...);
-    it defaults to the class name. ``detail`` adds keys to the body where the dialect allows it.
+    it defaults to the class name. ``detail`` adds keys to the body where the dialect allows it. ``values``: what
+    stands in the body where it is wrong, where the dialect quotes it; several when it is one of them.
     """
 
     code = 500
@@ -34,6 +35,7 @@ class ApiError(Exception):
         self.kind = kind or type(self).__name__
         self.headers = dict(headers or {})
         self.detail = dict(detail or {})
+        self.values: tuple[object, ...] = ()
         if code is not None:
             self.code = code
         super().__init__(self.message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +25,7 @@ from altostack.kit.errors import (
     Conflict,
     Forbidden,
     MethodNotAllowed,
+    NotAcceptable,
     NotFound,
     OverQuota,
     Unauthorized,
@@ -49,7 +51,8 @@ class Route:
     policy: PUBLIC, NODE, ANY, or a policy's name, whose default check string is ``check`` (None: declared elsewhere).
     guard: policy is required of the caller's own scope before the handler runs; else the handler does it on the row.
     body: the msgspec type of the document (or ``version -> type``); None reads no body. raw: the handler reads the
-    stream itself, of any size. word: in ``/action`` posts, the key that selects this route.
+    stream itself, of any size. word: in ``/action`` posts, the key that selects this route. names: finds what the
+    path names, and raises NotFound; asked only when the body is refused, where a 404 comes before a 400.
     """
 
     method: str
@@ -64,6 +67,7 @@ class Route:
     since: Version | None = None
     until: Version | None = None
     word: str | None = None
+    names: Callable[[Call], Any] | None = None
     resource: Resource | None = None
     op: str = ""
     doc: str = ""
@@ -95,8 +99,9 @@ class Endpoint:
             self._routes.setdefault(route.method, []).append(route)
         if runtime.service.dialect.head and "GET" in self._routes and "HEAD" not in self._routes:
             self._routes["HEAD"] = self._routes["GET"]
-        for method in self._routes:
-            setattr(self, f"on_{method.lower()}", self._respond)
+        for method in falcon.constants.COMBINED_METHODS:
+            if method != "OPTIONS" or "OPTIONS" in self._routes or not runtime.service.dialect.options:
+                setattr(self, f"on_{method.lower()}", self._respond)
 
     def _respond(self, request: falcon.Request, response: falcon.Response, **params: str) -> None:
         started = time.perf_counter()
@@ -113,12 +118,13 @@ class Endpoint:
     def _dispatch(self, request: falcon.Request, response: falcon.Response, params: dict[str, str]) -> None:
         runtime = self._runtime
         service = runtime.service
-        version = None
-        if service.ladder is not None:
-            version = service.ladder.negotiate({k.lower(): v for k, v in request.headers.items()})
-            for header, value in service.ladder.headers(version).items():
-                response.set_header(header, value)
-        candidates = self._routes[request.method]
+        version = negotiate(runtime, request, response)
+        candidates = self._routes.get(request.method)
+        if candidates is None:
+            raise MethodNotAllowed(
+                f"The method {request.method} is not allowed for this resource.",
+                headers={"Allow": ", ".join(self._routes)},
+            )
         public = all(route.policy == PUBLIC for route in candidates)
         context: Context = request.env.get(CONTEXT_KEY) or NOBODY
         if not public:
@@ -136,10 +142,21 @@ class Endpoint:
         if not public:
             authenticated(route, context, params, request)
             self._permitted(context, request)
+        shows = route.method == "GET" and route.status != 204 and not public
+        if service.dialect.accept and shows and not request.client_accepts("application/json"):
+            raise NotAcceptable("Only application/json is provided.")
         call = Call(runtime, route, request, context, params, version)
         if route.guard and route.policy not in (PUBLIC, NODE, ANY):
             call.require(route.policy)
-        self._read(call, document)
+        try:
+            self._read(call, document)
+        except BadRequest:
+            if route.names is not None:
+                try:
+                    route.names(call)
+                finally:
+                    call.rollback()
+            raise
         result = retry(lambda: self._attempt(call))
         answer(response, route, call, result)
 
@@ -178,6 +195,8 @@ class Endpoint:
 
     def _read(self, call: Call, document: Any) -> None:
         route, dialect = call.route, self._runtime.service.dialect
+        if dialect.media_required:
+            bodies.check_stated(call.request)
         kind = route.kind(call.version)
         if route.word is not None:
             inner = document[route.word]
@@ -215,7 +234,7 @@ class Endpoint:
             if c.request and call.version and call.version < c.at and call.route.op in c.ops
         ]
         if not due or resource is None:
-            return bodies.decode(raw, kind, lax=dialect.lax)
+            return bodies.decode(raw, kind, lax=dialect.lax, quote=dialect.quotes)
         document = bodies.decode(raw, dict[str, Any])
         inner = document.get(resource.envelope or resource.name) if dialect.envelope else document
         if isinstance(inner, dict):
@@ -237,6 +256,17 @@ class Endpoint:
 def envelope_attr(resource: Resource) -> str:
     """The attribute of a compiled document that holds the envelope's content."""
     return "inner_" + (resource.envelope or resource.name).replace("-", "_").replace(":", "_")
+
+
+def negotiate(runtime: Runtime, request: falcon.Request, response: falcon.Response) -> Version | None:
+    """The version asked for; the answer says it. Raises BadRequest and NotAcceptable as `Ladder.negotiate`."""
+    ladder = runtime.service.ladder
+    if ladder is None:
+        return None
+    version = ladder.negotiate({k.lower(): v for k, v in request.headers.items()})
+    for header, value in ladder.headers(version).items():
+        response.set_header(header, value)
+    return version
 
 
 def authenticated(route: Route, context: Context, params: dict[str, str], request: falcon.Request) -> None:
@@ -269,8 +299,6 @@ def answer(response: falcon.Response, route: Route, call: Call, result: Any) -> 
     elif payload is not None and status != 204:
         response.content_type = response.content_type or "application/json"
         response.data = _encoder.encode(payload)
-    elif status != 204:
-        response.content_type = response.content_type or "application/json"
 
 
 def fail(runtime: Runtime, request: falcon.Request, response: falcon.Response, error: ApiError) -> None:
@@ -284,6 +312,15 @@ def fail(runtime: Runtime, request: falcon.Request, response: falcon.Response, e
         response.set_header("WWW-Authenticate", f'Keystone uri="{where}"')
     response.content_type = "application/json"
     response.stream = None
+    if (
+        dialect.accept
+        and not request.client_accepts("application/json")
+        and request.client_accepts("text/html")
+    ):
+        response.content_type = "text/html; charset=UTF-8"
+        title, said = html.escape(error.title), html.escape(error.message)
+        response.data = f"<html><head><title>{title}</title></head><body>{said}</body></html>".encode()
+        return
     body = dialect.error(error, contexts.request_id())
     response.data = None if body is None else body if isinstance(body, bytes) else _encoder.encode(body)
 

@@ -39,6 +39,7 @@ class Ladder:
 
     ``service`` is the word in ``OpenStack-API-Version: <service> X.Y``; ``legacy`` an older header's name.
     ``steps`` documents each version in one line; its keys must run from ``low`` to ``high`` where given.
+    ``vary`` is how the header is spelled in Vary; ``malformed`` and ``beyond`` are what refusals say.
     """
 
     service: str
@@ -46,6 +47,11 @@ class Ladder:
     high: Version
     legacy: str | None = None
     steps: Mapping[str, str] | None = None
+    vary: str = "OpenStack-API-Version"
+    malformed: str = (
+        "API Version String '{asked}' is of invalid format. It must be of format X.Y or 'latest'."
+    )
+    beyond: str = "Version {asked} is not supported by the API. Minimum is {low} and maximum is {high}."
 
     def negotiate(self, headers: Mapping[str, str]) -> Version:
         """The version the request asks for, ``low`` when it asks for none. Keys of headers are lower case.
@@ -60,13 +66,10 @@ class Ladder:
         try:
             version = parse(asked)
         except ValueError as error:
-            raise BadRequest(
-                f"API Version String '{asked}' is of invalid format. It must be of format X.Y or 'latest'.",
-                field="OpenStack-API-Version",
-            ) from error
+            raise BadRequest(self.malformed.format(asked=asked), field="OpenStack-API-Version") from error
         if not self.low <= version <= self.high:
             raise NotAcceptable(
-                f"Version {asked} is not supported by the API. Minimum is {self.low} and maximum is {self.high}.",
+                self.beyond.format(asked=asked, low=self.low, high=self.high),
                 detail={"min_version": str(self.low), "max_version": str(self.high)},
             )
         return version
@@ -83,7 +86,7 @@ class Ladder:
     def headers(self, version: Version) -> dict[str, str]:
         """What the response says about the version it used."""
         spoken = {"OpenStack-API-Version": f"{self.service} {version}"}
-        vary = "OpenStack-API-Version"
+        vary = self.vary
         if self.legacy:
             spoken[self.legacy] = str(version)
             vary += f", {self.legacy}"

@@ -26,7 +26,7 @@ from altostack.placement.config import PlacementSettings
 from altostack.placement.dialect import BAD_VALUE, DUPLICATE_KEY, MISSING_VALUE, SERVICE, bad_query, fresh
 from altostack.placement.model import Inventory, Provider, ProviderAggregate, ProviderTrait
 from altostack.placement.query import NAMED, NUMBERED, Wish
-from altostack.placement.trait import SHARES, require_classes, require_traits
+from altostack.placement.trait import SHARES, require_classes, require_traits, standing
 from altostack.placement.trees import Candidate, Request, combine
 from altostack.placement.world import World, now, remembered, world
 
@@ -388,6 +388,8 @@ def _few_summaries(
         held = sa.select(ProviderTrait.provider, ProviderTrait.trait)
         for key, name in session.execute(held.where(ProviderTrait.provider.in_(keys))):
             shown[key]["traits"].append(name)
+        for one in shown.values():
+            one["traits"].sort(key=standing)
     return shown
 
 

@@ -11,6 +11,7 @@ from altostack.kit import policy
 from altostack.kit.call import Call
 from altostack.kit.dialect import Dialect
 from altostack.kit.errors import ApiError, BadRequest, Conflict
+from altostack.placement.schema import schema_error
 
 UNDEFINED = "placement.undefined_code"
 CONCURRENT_UPDATE = "placement.concurrent_update"
@@ -24,44 +25,15 @@ BAD_VALUE = "placement.query.bad_value"
 MISSING_VALUE = "placement.query.missing_value"
 
 
-# What the reference's validator says of a value that is not as it must be, and the JSON Schema keyword that it broke;
-# people and programs look for these words.
-_FAILED = (
-    ("`key` in", "does not match any of the regexes", "additionalProperties"),
-    ("matching regex '^[0-9a-fA-F]", "is not a 'uuid'", "format"),
-    ("matching regex", "does not match", "pattern"),
-    ("`str` of length <=", "is too long", "maxLength"),
-    ("`str` of length >=", "is too short, should be non-empty", "minLength"),
-    ("`array` of length >=", "is too short, should be non-empty", "minItems"),
-    ("`object` of length >=", "does not have enough properties, should be non-empty", "minProperties"),
-    ("`int` >=", "is less than the minimum", "minimum"),
-    ("`int` <=", "is greater than the maximum", "maximum"),
-    ("`float` <=", "is greater than the maximum", "maximum"),
-    ("is a required property", "", "required"),
-    ("Additional properties are not allowed", "", "additionalProperties"),
-    ("Expected `", "is not of the type", "type"),
-)
-
-
-def schema_error(detail: str, field: str = "") -> str:
-    """A complaint about ``field`` of a body in the reference's words."""
-    for sign, words, keyword in _FAILED:
-        if sign in detail:
-            spot = "".join(
-                f"['properties']['{part}']" for part in field.split(".") if part not in ("", "body")
-            )
-            said = f"{detail} The value {words}." if words else detail
-            return f"JSON does not validate: {said} Failed validating {keyword!r} in schema{spot}"
-    return f"JSON does not validate: {detail}"
-
-
 def render(error: ApiError, request_id: str) -> dict[str, Any]:
     """The list of errors; ``code`` is one of the words above."""
     detail = error.message
     if isinstance(error, BadRequest) and detail.startswith(("Invalid input for", "Additional properties")):
-        detail = schema_error(detail, error.field or "")
+        detail = schema_error(detail, error.field or "", error.values)
     elif isinstance(error, BadRequest) and detail.startswith("Malformed request body:"):
         detail = detail.replace("request body", "JSON", 1)
+    elif isinstance(error, BadRequest) and error.field == "body":
+        detail = f"Malformed JSON: {detail}"
     found = {
         "status": error.code,
         "title": error.title,
@@ -87,6 +59,10 @@ DIALECT = Dialect(
     envelope=False,
     # Placement names things by the thousand in one body (all inventories, all traits of a provider).
     max_body=1 << 20,
+    options=False,
+    accept=True,
+    media_required=True,
+    quotes=True,
 )
 
 

@@ -14,7 +14,7 @@ from altostack.kit.resource import MAX_INT
 from altostack.placement.dialect import CONCURRENT_UPDATE, INVENTORY_INUSE, fresh, located, moved
 from altostack.placement.model import Inventory, Provider
 from altostack.placement.provider import find, held, route
-from altostack.placement.trait import require_classes
+from altostack.placement.trait import require_classes, standing
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_INT)]
 ClassName = Annotated[str, msgspec.Meta(pattern="^[A-Z0-9_]+$", max_length=255)]
@@ -76,7 +76,7 @@ def write(session: Session, row: Provider, wanted: dict[str, Any], *, prune: boo
     )
     present = {one.resource_class: one for one in _all(session, row)}
     gone = [one for name, one in present.items() if prune and name not in wanted]
-    if busy := [one.resource_class for one in gone if one.used]:
+    if busy := sorted((one.resource_class for one in gone if one.used), key=standing):
         raise Conflict(
             f"update conflict: Inventory for '{', '.join(busy)}' on resource provider '{row.uuid}' in use.",
             kind=INVENTORY_INUSE,

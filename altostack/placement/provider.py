@@ -69,13 +69,16 @@ class Aggregates(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 # ---- building blocks
 
 
-def find(call: Call, key: str | None = None, *, lock: bool = False) -> Provider:
-    """The provider of the path. Raises NotFound. ``lock`` makes this transaction the only one to change it."""
+def find(call: Call, key: str | None = None, *, lock: bool = False, purpose: str = "") -> Provider:
+    """The provider of the path. Raises NotFound. ``lock`` makes this transaction the only one to change it.
+
+    ``purpose`` is the refusal's last word.
+    """
     key = call.params["uuid"] if key is None else key
     wanted = sa.select(Provider).where(Provider.uuid == key)
     found = call.session.scalars(wanted.with_for_update() if lock else wanted).first()
     if found is None:
-        raise NotFound(f"No resource provider with uuid {key[:80]} found.")
+        raise NotFound(f"No resource provider with uuid {key[:80]} found{purpose}.")
     return found
 
 
@@ -159,15 +162,12 @@ def create(call: Call) -> Any:
         raise _exists(", ".join(taken))
     root, parent = key, getattr(body, "parent_provider_uuid", None)
     if parent is not None:
-        above = session.scalars(
-            sa.select(Provider).where(Provider.uuid == str(uuid.UUID(parent))).with_for_update()
-        ).first()
+        parent = str(uuid.UUID(parent))
+        if parent == key:
+            raise _no_child(body.name, key, "parent provider UUID cannot be same as UUID.")
+        above = session.scalars(sa.select(Provider).where(Provider.uuid == parent).with_for_update()).first()
         if above is None:
-            raise BadRequest(
-                f"Unable to create resource provider {body.name!r}, {key}: parent provider UUID {parent} "
-                "does not exist.",
-                field="parent_provider_uuid",
-            )
+            raise _no_child(body.name, key, f"parent provider UUID {parent} does not exist.")
         root, parent = above.root, above.uuid
     row = Provider(uuid=key, name=body.name, parent=parent, root=root, generation=0)
     session.add(row)
@@ -177,6 +177,12 @@ def create(call: Call) -> Any:
         return Reply(status=201)
     fresh(call, row.modified)
     return Reply(status=200, body=show(call, row))
+
+
+def _no_child(name: str, key: str, why: str) -> BadRequest:
+    return BadRequest(
+        f'Unable to create resource provider "{name}", {key}: {why}', field="parent_provider_uuid"
+    )
 
 
 def _exists(what: str) -> Conflict:
@@ -242,8 +248,6 @@ def _move(call: Call, row: Provider, parent: str | None) -> None:
         above = session.scalars(sa.select(Provider).where(Provider.uuid == parent).with_for_update()).first()
         if above is None:
             raise refuse("parent provider UUID does not exist.")
-        if parent == row.uuid:
-            raise refuse("parent provider UUID cannot be same as UUID.")
         if any(one.uuid == parent for one in family):
             raise refuse("creating loop in the provider tree is not allowed.")
         root = above.root
@@ -254,7 +258,7 @@ def _move(call: Call, row: Provider, parent: str | None) -> None:
 
 def delete(call: Call) -> None:
     session = call.session
-    row = find(call, lock=True)
+    row = find(call, lock=True, purpose=" for delete")
     if session.scalar(sa.select(Provider.uuid).where(Provider.parent == row.uuid).limit(1)):
         raise Conflict(
             f"Unable to delete parent resource provider {row.uuid}: It has child resource providers.",
@@ -374,7 +378,7 @@ ROUTES = (
     route("DELETE", "/traits", delete_traits, "traits:delete", since=Version(1, 6), status=204),
     route("GET", "/aggregates", list_aggregates, "aggregates:list", since=Version(1, 1)),
     route(
-        "PUT", "/aggregates", set_aggregates, "aggregates:update", since=Version(1, 1),
+        "PUT", "/aggregates", set_aggregates, "aggregates:update", since=Version(1, 1), names=find,
         body=lambda version: Aggregates if version is None or version >= Version(1, 19) else list[Uuid],
     ),
 )  # fmt: skip

@@ -69,12 +69,12 @@ _FORM = (
 def amounts(text: str) -> dict[str, int]:
     """``VCPU:2,MEMORY_MB:1024``. Raises BadRequest."""
     if not text.strip():
-        raise bad_query(f"{_FORM} Got: an empty string.")
+        raise bad_query(f"{_FORM} Got: empty string.")
     found: dict[str, int] = {}
     for part in text.split(","):
         name, colon, number = part.partition(":")
         if not colon or ":" in number:
-            raise bad_query(f"{_FORM} Got: {text[:200]}")
+            raise bad_query(f"{_FORM} Got: {part[:200]}.")
         if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", number, re.ASCII):
             raise bad_query(
                 f"Requested resource {name} expected positive integer amount. Got: {number[:40]}."

@@ -49,9 +49,20 @@ def require_classes(session: Session, names: Iterable[str], where: str | None = 
             raise BadRequest(f"{start}No such resource class {', '.join(sorted(missing))}.")
 
 
+def standing(name: str) -> tuple[int, str]:
+    """The sort key of a trait or class: standard classes as their library lists them, other standard words, custom."""
+    import os_resource_classes  # type: ignore[import-untyped]  # has no stubs
+
+    if name.startswith("CUSTOM_"):
+        return (len(os_resource_classes.STANDARDS) + 1, name)
+    if name in os_resource_classes.STANDARDS:
+        return (os_resource_classes.STANDARDS.index(name), name)
+    return (len(os_resource_classes.STANDARDS), name)
+
+
 def sync(runtime: Runtime) -> None:
     """Write the standard traits and classes that the field's libraries name and the database lacks. Idempotent."""
-    import os_resource_classes  # type: ignore[import-untyped]  # has no stubs
+    import os_resource_classes
     import os_traits  # type: ignore[import-untyped]  # has no stubs
 
     def write(session: Session) -> None:

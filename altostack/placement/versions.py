@@ -8,6 +8,9 @@ LADDER = Ladder(
     service="placement",
     low=Version(1, 0),
     high=Version(1, 39),
+    vary="openstack-api-version",
+    malformed="This is no version, which would be X.Y or 'latest': invalid version string: {asked}",
+    beyond="Unacceptable version header: {asked}. Versions from {low} to {high} are spoken here.",
     steps={
         "1.0": "providers, inventories, allocations, usages",
         "1.1": "aggregates of providers",

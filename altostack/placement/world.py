@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from altostack.kit.call import Call
 from altostack.placement.model import Change, Inventory, Provider, ProviderAggregate, ProviderTrait
-from altostack.placement.trait import SHARES
+from altostack.placement.trait import SHARES, standing
 
 KEPT = 256  # rows of changes, about
 
@@ -127,7 +127,7 @@ class World:
             }
         }
         if traits:
-            shown["traits"] = sorted(self.traits.get(key, ()))
+            shown["traits"] = sorted(self.traits.get(key, ()), key=standing)
         if trees:
             shown |= {"parent_provider_uuid": self.parent[key], "root_provider_uuid": self.root[key]}
         return shown

