@@ -159,8 +159,9 @@ def serve_store(
         loop.start(None)
     ready()
     stop.wait()
-    for loop in running:
-        loop.stop(2.0)
+    for seconds in (0.0, 2.0):  # all are told before one is waited for
+        for loop in running:
+            loop.stop(seconds)
     for server in servers:
         server.stop()
     accesses.close()
