@@ -28,12 +28,24 @@ def _line(found: Sequence[Any]) -> Numbered:
 
 def measure(sql: sqlite3.Connection, policy: int, lower: str, upper: str | None) -> tuple[int, int]:
     """Objects and bytes of a range."""
+    where, values = _range(policy, lower, upper)
     found: tuple[int, int] = sql.execute(
-        "SELECT COUNT(*), coalesce(SUM(size), 0) FROM live WHERE shelf = ?1 AND name > ?2"
-        " AND (?3 IS NULL OR name <= ?3)",
-        (policy, lower, upper),
+        f"SELECT COUNT(*), coalesce(SUM(size), 0) FROM live WHERE {where}", values
     ).fetchone()
     return found
+
+
+def some(sql: sqlite3.Connection, policy: int, lower: str, upper: str | None) -> bool:
+    """Whether there is an object in a range."""
+    where, values = _range(policy, lower, upper)
+    return sql.execute(f"SELECT 1 FROM live WHERE {where} LIMIT 1", values).fetchone() is not None
+
+
+def _range(shelf: int, lower: str, upper: str | None) -> tuple[str, tuple[int | str, ...]]:
+    """The condition of a range, such that the index is used for both ends."""
+    if upper is None:
+        return "shelf = ? AND name > ?", (shelf, lower)
+    return "shelf = ? AND name > ? AND name <= ?", (shelf, lower, upper)
 
 
 def batches(database: Database, lower: str, upper: str | None) -> Iterator[tuple[Table, list[Numbered]]]:
@@ -47,15 +59,10 @@ def batches(database: Database, lower: str, upper: str | None) -> Iterator[tuple
                 break
             shelf, start = found, lower
             while True:
+                where, values = _range(shelf, start, upper)
+                text = f"SELECT {_FIELDS.format(flag)} FROM {table} WHERE {where} ORDER BY shelf, name LIMIT {BATCH}"
                 with database.reading() as sql:
-                    batch = [
-                        _line(one)
-                        for one in sql.execute(
-                            f"SELECT {_FIELDS.format(flag)} FROM {table} WHERE shelf = ?1 AND name > ?2"
-                            " AND (?3 IS NULL OR name <= ?3) ORDER BY shelf, name LIMIT ?4",
-                            (shelf, start, upper, BATCH),
-                        )
-                    ]
+                    batch = [_line(one) for one in sql.execute(text, values)]
                 if not batch:
                     break
                 yield table, batch

@@ -332,16 +332,16 @@ class Replication:
                     raise Corrupt(f"totals are {totals}, lines make {found}")
 
     def misplaced(self, spot: Spot, limit: int = BATCH) -> list[Line]:
-        """Lines and tombstones of objects that have another policy than their container. Raises Missing.
+        """Lines of objects that have another policy than their container. Raises Missing.
 
         Whoever moves the object records it with the right policy, and takes the line back by a deleted one with the
         same timestamp and the old policy.
         """
         with self._ledgers.database(spot, "container") as database, database.reading() as sql:
-            policy = sql.execute("SELECT policy FROM facts").fetchone()[0]
             found = sql.execute(
-                f"SELECT {_COLUMNS.format(0)} FROM live WHERE shelf >= 0 AND shelf != ?1 LIMIT ?2",
-                (policy, limit),
+                f"SELECT {_COLUMNS.format(0)} FROM live WHERE shelf IN (SELECT totals.policy FROM totals, facts"
+                " WHERE totals.lines AND totals.policy >= 0 AND totals.policy != facts.policy) LIMIT ?",
+                (limit,),
             ).fetchall()
         return [_line(one) for one in found]
 

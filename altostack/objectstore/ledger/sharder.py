@@ -26,7 +26,7 @@ from urllib.parse import quote, unquote
 from altostack.objectstore.ledger import lines, shards
 from altostack.objectstore.ledger.ledgers import Ledgers
 from altostack.objectstore.ledger.lines import MAP, PLAN
-from altostack.objectstore.ledger.moving import batches, changes, drop, measure
+from altostack.objectstore.ledger.moving import batches, changes, drop, measure, some
 from altostack.objectstore.ledger.shards import CLEAVING, SHRINKING, Range
 from altostack.objectstore.storage import Dated, Info, Query, Row, Spot, Subdir
 
@@ -242,7 +242,7 @@ class Sharder:
                         (policy, start, size - 1),
                     ).fetchone()
                     end = last[0] if last is not None and (upper is None or last[0] < upper) else upper
-                    if end is not None and not measure(sql, policy, end, upper)[0]:
+                    if end is not None and not some(sql, policy, end, upper):
                         end = upper  # nothing comes after it
                     found.append((start, *measure(sql, policy, start, end)))
                 if end == upper or end is None:
