@@ -21,7 +21,6 @@ from altostack.objectstore.disk.remote import RemoteNode
 from altostack.objectstore.httpd import Server
 from altostack.objectstore.proxy.app import Proxy
 from altostack.objectstore.proxy.known import KnownInfo
-from altostack.objectstore.ring.builder import Builder
 from altostack.objectstore.ring.rings import FileRings
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import Node
@@ -43,6 +42,8 @@ def devices_folder(folder: Path, settings: Settings) -> Path:
 
 def prepare(folder: Path, settings: Settings) -> None:
     """Rings of one device and one copy where there are none yet. Idempotent."""
+    from altostack.objectstore.ring.builder import Builder  # with numpy, which only who builds rings needs
+
     rings = rings_folder(folder)
     rings.mkdir(parents=True, exist_ok=True)
     names = ["account", "container"]
