@@ -54,7 +54,7 @@ MANIFESTS = st.lists(
 
 
 @settings(
-    max_examples=400,
+    max_examples=200,
     deadline=None,
     suppress_health_check=LENIENT,
 )

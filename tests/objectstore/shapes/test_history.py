@@ -123,7 +123,7 @@ def test_rights(both: World) -> None:
         assert writer("DELETE", f"/v1/a/{name}/o").status == 204
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=LENIENT)
+@settings(max_examples=10, deadline=None, suppress_health_check=LENIENT)
 @given(st.lists(st.integers(-3, 9), max_size=12))
 def test_a_stack_is_a_stack(steps: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
