@@ -1,4 +1,4 @@
-"""One round through all buckets: what their lifecycle rules say is due, and events that were not delivered yet."""
+"""One round through all buckets: what their lifecycle rules say is due, inventories, events not delivered yet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from altostack.objectstore import stamp
 from altostack.objectstore.http import Refusal, Request, Stream
 from altostack.objectstore.middleware.shape import bare, pieces
 from altostack.objectstore.middleware.versioned import MARKER_TYPE
-from altostack.objectstore.s3 import buckets, classes, headers, objects, segments, settings, tagging, uploads
+from altostack.objectstore.s3 import (
+    buckets,
+    classes,
+    headers,
+    inventory,
+    objects,
+    segments,
+    settings,
+    tagging,
+    uploads,
+)
 from altostack.objectstore.s3.call import EVENTS, Call, Gate, allowed
 from altostack.objectstore.s3.errors import S3Error
 from altostack.objectstore.s3.notification import event
@@ -39,6 +49,7 @@ class Round:
     transitioned: int = 0
     aborted: int = 0
     delivered: int = 0
+    inventories: int = 0
     failures: int = 0
 
 
@@ -131,6 +142,9 @@ class _Bucket:
             self._done.delivered += self._gate.notices.deliver_all(call.account, pending)
         if call.find(call.name) is None:
             return
+        for name in inventory.due(call, self._now, self._day):
+            inventory.write(call, name, self._now)
+            self._done.inventories += 1
         rules = [rule for rule in settings.read(call.info, "lifecycle") or [] if rule["enabled"]]
         if not rules:
             return

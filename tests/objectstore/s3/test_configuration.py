@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -185,6 +189,63 @@ def test_uploads_that_nobody_completes_go(s3: Any, bucket: str, store: World, cl
     clock.ahead = 0
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
     assert store_list(store, "/v1/AUTH_wonderland/garden+segments") == []
+
+
+# ---- inventories
+
+
+def test_inventories(s3: Any, bucket: str, store: World, clock: Clock) -> None:
+    s3.create_bucket(Bucket="reports")
+    place = {"Bucket": "arn:aws:s3:::reports", "Format": "CSV", "Prefix": "daily"}
+    wish = {
+        "Id": "all", "IsEnabled": True, "IncludedObjectVersions": "All", "Schedule": {"Frequency": "Daily"},
+        "Destination": {"S3BucketDestination": place}, "OptionalFields": ["Size", "ETag", "IsMultipartUploaded"],
+    }  # fmt: skip
+    put = partial(s3.put_bucket_inventory_configuration, Bucket=bucket, Id="all")
+    put(InventoryConfiguration=wish)
+    assert s3.get_bucket_inventory_configuration(Bucket=bucket, Id="all")["InventoryConfiguration"] == wish
+    assert len(s3.list_bucket_inventory_configurations(Bucket=bucket)["InventoryConfigurationList"]) == 1
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    one = s3.put_object(Bucket=bucket, Key="a b", Body=b"123")
+    big = upload(s3, bucket, "big", PARTS)
+    gone = s3.delete_object(Bucket=bucket, Key="a b")
+    assert apply(store.store).inventories == 1
+    assert apply(store.store).inventories == 0
+    (name,) = [key for key in keys(s3, "reports") if key.endswith("manifest.json")]
+    assert name.startswith("daily/garden/all/")
+    manifest = json.loads(s3.get_object(Bucket="reports", Key=name)["Body"].read())
+    (file,) = manifest["files"]
+    packed = s3.get_object(Bucket="reports", Key=file["key"])["Body"].read()
+    assert (len(packed), hashlib.md5(packed).hexdigest()) == (file["size"], file["MD5checksum"])
+    columns = [column.strip() for column in manifest["fileSchema"].split(",")]
+    rows = [
+        dict(zip(columns, row, strict=True))
+        for row in csv.reader(gzip.decompress(packed).decode().splitlines())
+    ]
+    assert [(row["Key"], row["VersionId"], row["IsLatest"], row["IsDeleteMarker"]) for row in rows] == [
+        ("a%20b", gone["VersionId"], "true", "true"),
+        ("a%20b", one["VersionId"], "false", "false"),
+        ("big", big["VersionId"], "true", "false"),
+    ]
+    assert (rows[2]["Size"], rows[2]["ETag"]) == ("8003", big["ETag"].strip('"'))
+    assert [row["IsMultipartUploaded"] for row in rows] == ["", "false", "true"]
+    clock.forward(DAY + 1)
+    assert apply(store.store).inventories == 1
+    clock.ahead = 0
+    for change, wanted in (
+        (
+            {"Destination": {"S3BucketDestination": place | {"Bucket": "arn:aws:s3:::nowhere"}}},
+            "InvalidArgument",
+        ),
+        ({"Destination": {"S3BucketDestination": place | {"Format": "ORC"}}}, "NotImplemented"),
+        ({"OptionalFields": ["EncryptionStatus"]}, "NotImplemented"),
+    ):
+        assert refused(lambda change=change: put(InventoryConfiguration=wish | change)) == wanted
+    s3.delete_bucket_inventory_configuration(Bucket=bucket, Id="all")
+    assert (
+        refused(lambda: s3.get_bucket_inventory_configuration(Bucket=bucket, Id="all"))
+        == "NoSuchConfiguration"
+    )
 
 
 # ---- storage classes

@@ -19,7 +19,7 @@ WORDS = [
     *_KNOWN,
     "partNumber", "versionId", "prefix", "delimiter", "marker", "max-keys", "continuation-token", "start-after",
     "encoding-type", "key-marker", "version-id-marker", "upload-id-marker", "max-uploads", "max-parts", "restore",
-    "part-number-marker", "response-content-type", "select", "torrent", "inventory",
+    "part-number-marker", "response-content-type", "select", "torrent", "analytics", "id",
 ]  # fmt: skip
 VALUES = [
     "", "1", "-1", "0", "99999999999", "null", "2", "\x00", "é", "a/b", "%", "🜚", "url", "true", "'", "x" * 300,

@@ -258,7 +258,7 @@ def test_what_is_not_there_says_so(s3: Any, bucket: str) -> None:
         (lambda: s3.get_bucket_cors(Bucket=bucket), "NoSuchCORSConfiguration"),
         (lambda: s3.get_public_access_block(Bucket=bucket), "NoSuchPublicAccessBlockConfiguration"),
         (lambda: s3.get_bucket_ownership_controls(Bucket=bucket), "OwnershipControlsNotFoundError"),
-        (lambda: s3.list_bucket_inventory_configurations(Bucket=bucket), "NotImplemented"),
+        (lambda: s3.list_bucket_analytics_configurations(Bucket=bucket), "NotImplemented"),
         (lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", ServerSideEncryption="AES256"), "NotImplemented"),
         (lambda: s3.restore_object(Bucket=bucket, Key="k"), "NotImplemented"),
         (lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", StorageClass="NOWHERE"), "InvalidStorageClass"),
