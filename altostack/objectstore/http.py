@@ -196,9 +196,9 @@ class Request:
         return self._place
 
     def rewrite(self, *, path: str | None = None, query_string: str | None = None) -> None:
-        """Go on as if this had been asked for. ``path`` is decoded."""
+        """Go on as if this had been asked for. ``path`` is decoded. Raises Refusal(412) if it is no Unicode text."""
         if path is not None:
-            self.path, self.target, self._place = path, quote(path, safe="/~"), ""
+            self.path, self.target, self._place = path, _quoted(path), ""
         if query_string is not None:
             self.query_string, self._query = query_string, None
 
@@ -219,11 +219,12 @@ class Request:
         """A request of our own on this one's behalf; ``path`` is decoded.
 
         It carries the same bearer, transaction and facts (a copy) and only the headers given. It is let through
-        everywhere unless ``keep_authority``: then it may do what this request may.
+        everywhere unless ``keep_authority``: then it may do what this request may. Raises Refusal(412) for a path that
+        is no Unicode text.
         """
         made = Request(
             method,
-            quote(path, safe="/~"),
+            _quoted(path),
             query_string=query_string,
             headers=dict(headers or {}),
             body=Bytes(body) if isinstance(body, bytes) else body,
@@ -235,6 +236,14 @@ class Request:
         made.facts = dict(self.facts)
         made.authorize = self.authorize if keep_authority else None
         return made
+
+
+def _quoted(path: str) -> str:
+    """As it stands in a request. Raises Refusal(412) for what came out of bytes that are not UTF-8."""
+    try:
+        return quote(path, safe="/~")
+    except UnicodeEncodeError:
+        raise Refusal(412, "Invalid UTF8 or contains NULL") from None
 
 
 def place_of(path: str) -> Place | None:

@@ -98,7 +98,12 @@ class Server:
         return self
 
     def stop(self, grace: float = 5.0) -> None:
-        """Take no more requests, let those under way end for at most ``grace`` seconds, close everything."""
+        """Take no more requests, let those under way end for at most ``grace`` seconds, close everything.
+
+        May be called again.
+        """
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         os.eventfd_write(self._wake, 1)
         until = time.monotonic() + grace

@@ -256,6 +256,9 @@ def settle(results: Sequence[T | StorageError], needed: int) -> list[T]:
         said = [one for one in results if isinstance(one, kind)]
         if len(said) >= needed:
             raise max(said, key=lambda one: getattr(one, "timestamp", None) or "")
+    newer = [one for one in results if isinstance(one, Superseded)]
+    if newer and len(good) + len(newer) >= needed:  # enough have this or what came after it
+        raise max(newer, key=lambda one: one.timestamp)
     full = sum(isinstance(one, DeviceFull) for one in results)
     if full and full >= len(results) - len(good) - full:
         raise Refusal(507)

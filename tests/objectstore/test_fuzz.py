@@ -1,0 +1,91 @@
+"""A short run of the fuzzer, and what longer ones have found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from altostack.objectstore.http import Refusal, Request
+from altostack.objectstore.proxy.spread import settle
+from altostack.objectstore.storage import DeviceGone, Superseded
+from tests.objectstore.fuzz import Answer, Fuzzer, judge, leftovers
+from tests.objectstore.wild import Wild, wild
+
+
+def test_wild_requests_find_no_fault(tmp_path: Path) -> None:
+    fuzzer = Fuzzer(tmp_path, seed=1)
+    try:
+        report = fuzzer.run(1500, threads=4)
+    finally:
+        fuzzer.close()
+    assert report.faults == [], report.text()
+    assert sum(report.statuses.values()) == 1500
+    assert {200, 201, 202, 204, 400, 401, 403, 404, 405, 409, 412} <= set(report.statuses)
+    assert all(report.good[kind] for kind in ("swift", "plain", "slo", "bulk delete", "archive", "s3")), (
+        report.text()
+    )
+
+
+def test_the_same_seed_makes_the_same_requests() -> None:
+    first, second = ([wild(Random(f"3 {number}"), "token").kind for number in range(200)] for _ in range(2))
+    assert first == second
+    assert len(set(first)) == 12
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(500, {"content-type": "text/plain"}, b"An error occurred"),
+        Answer(503, {"content-type": "text/plain"}, b"later"),
+        Answer(0),
+        Answer(404, {"content-type": "application/octet-stream"}, b"nothing"),
+        Answer(404, {"content-type": "application/xml"}, b"<html/>"),
+        Answer(404, {}, b""),
+        Answer(
+            400, {"content-type": "text/plain"}, b'Traceback (most recent call last):\n  File "/x.py", line 3'
+        ),
+        Answer(400, {"content-type": "text/plain"}, b"the key is secret-key-of-the-fuzzers-alice"),
+        Answer(200, {"x-where": "/folder/objectstore"}, b""),
+        Answer(200, trouble="an answer without a length"),
+    ],
+)
+def test_the_judge_sees_faults(answer: Answer) -> None:
+    assert judge(Wild("swift", headers=[]), answer, Path("/folder"))
+
+
+def test_the_judge_sees_what_is_left_behind(tmp_path: Path) -> None:
+    device = tmp_path / "objectstore" / "devices" / "d1"
+    (device / "tmp").mkdir(parents=True)
+    folder = device / "objects" / "5" / "abc" / ("0" * 29 + "abc")
+    folder.mkdir(parents=True)
+    (folder / "1700000000.000000000.data").touch()
+    assert leftovers(tmp_path) == []
+    (device / "tmp" / "half").touch()
+    (folder / "1700000000.000000000.part").touch()
+    (device / "quarantined" / "objects" / "digest").mkdir(parents=True)
+    assert len(leftovers(tmp_path)) == 3
+
+
+def test_a_path_of_bytes_that_are_no_text_is_refused() -> None:
+    """A form's file name of broken UTF-8 went on as a request of our own."""
+    request = Request("POST", "/v1/a/c/")
+    for path in ("/v1/a/c/\udca7", "/v1/a/c/\ud800"):
+        with pytest.raises(Refusal) as refused:
+            request.sub("PUT", path)
+        assert refused.value.status == 412
+        with pytest.raises(Refusal):
+            request.rewrite(path=path)
+
+
+def test_two_writes_at_once_that_each_win_on_one_device_of_two() -> None:
+    """The older one is superseded, which is no failure of the store."""
+    with pytest.raises(Superseded) as newer:
+        settle([True, Superseded("0000000002.000000000")], 2)
+    assert newer.value.timestamp == "0000000002.000000000"
+    with pytest.raises(Refusal) as refused:
+        settle([True, DeviceGone("unmounted")], 2)
+    assert refused.value.status == 503
+    with pytest.raises(Refusal):
+        settle([DeviceGone("unmounted"), Superseded("0000000002.000000000")], 2)
