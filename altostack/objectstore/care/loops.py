@@ -68,7 +68,7 @@ def lifecycle(care: Care) -> Tally:
 
     with care.reports.tally("lifecycle") as tally:
         done = apply(care.store, pause=pause)
-        for name in ("buckets", "seen", "expired", "transitioned", "aborted", "delivered"):
+        for name in ("buckets", "seen", "expired", "transitioned", "aborted", "delivered", "inventories"):
             if number := getattr(done, name):
                 tally.count(name, number)
         if done.failures:

@@ -187,7 +187,7 @@ def _headers(call: Call, source: Source) -> dict[str, str]:
         found = {
             name: value
             for name, value in source.headers.items()
-            if name.startswith("x-object-meta-") or name in headers.STORED or name == "content-type"
+            if headers.is_metadata(name) or name in headers.STORED or name == "content-type"
         }
     if tags == "REPLACE":
         found |= tagging.for_put(call)

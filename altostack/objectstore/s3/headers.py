@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Mapping
 from email.errors import HeaderParseError
@@ -18,10 +19,15 @@ from altostack.objectstore.s3.errors import S3Error
 ETAG: Final = "x-object-sysmeta-s3api-etag"  # of a multipart upload: "<hash of the parts' hashes>-<parts>"
 REDIRECT: Final = "x-object-sysmeta-s3api-redirect"
 TAGS: Final = "x-object-transient-sysmeta-s3api-tags"
+LONG: Final = (
+    "x-object-sysmeta-s3api-meta"  # the user's metadata whose values Swift's API does not take, as JSON
+)
 STORED: Final = ("cache-control", "content-disposition", "content-encoding", "content-language", "expires")
 _META: Final = "x-amz-meta-"
 _SWIFT_META: Final = "x-object-meta-"
 _MAX_META: Final = 2048  # bytes
+_MAX_VALUE: Final = 256  # bytes of a value, and
+_MAX_NAME: Final = 128  # of a name in Swift's API
 _PASSED: Final = frozenset({"content-type", "content-length", "content-range", "last-modified", *STORED})
 _OVERRIDES: Final = {
     "response-content-type": "content-type",
@@ -53,15 +59,28 @@ def for_put(request: Request) -> dict[str, str]:
 
 def metadata(headers: Mapping[str, str]) -> dict[str, str]:
     """The Swift headers of the user's metadata. Raises S3Error."""
-    found, size = {}, 0
+    found: dict[str, str] = {}
+    long: dict[str, str] = {}
+    size = 0
     for name, value in headers.items():
         if name.startswith(_META) and len(name) > len(_META):
             value = _decoded(value)
-            size += len(name) - len(_META) + len(value.encode("utf-8", "surrogateescape"))
-            found[_SWIFT_META + name[len(_META) :]] = value
+            key, length = name[len(_META) :], len(value.encode("utf-8", "surrogateescape"))
+            size += len(key) + length
+            if length > _MAX_VALUE or len(key) > _MAX_NAME:
+                long[key] = value
+            else:
+                found[_SWIFT_META + key] = value
     if size > _MAX_META:
         raise S3Error("MetadataTooLarge", MaxSizeAllowed=str(_MAX_META), Size=str(size))
+    if long:
+        found[LONG] = json.dumps(long, separators=(",", ":"))
     return found
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a Swift header holds metadata of the user's."""
+    return name.startswith(_SWIFT_META) or name == LONG
 
 
 def _decoded(value: str) -> str:
@@ -85,7 +104,10 @@ def shown(headers: Mapping[str, str], *, sums: bool = False) -> dict[str, str]:
     """The S3 headers of an object, from those of Swift's answer. sums: with its checksums."""
     found = {"accept-ranges": "bytes", "etag": f'"{etag_of(headers)}"'}
     missing = 0
-    for name, value in headers.items():
+    told: dict[str, str] = {}
+    if headers.get(LONG):
+        told = {_SWIFT_META + name: value for name, value in json.loads(headers[LONG]).items()}
+    for name, value in (*headers.items(), *told.items()):
         if name in _PASSED:
             found[name] = value
         elif name.startswith(_SWIFT_META):

@@ -284,7 +284,9 @@ def _final_headers(held: Response, upload: str, etag: str) -> dict[str, str]:
     found = {
         name: value
         for name, value in held.headers.items()
-        if name.startswith(("x-object-meta-", "x-object-transient-sysmeta-")) or name in headers.STORED
+        if headers.is_metadata(name)
+        or name.startswith("x-object-transient-sysmeta-")
+        or name in headers.STORED
     }
     for name in (headers.REDIRECT, classes.CLASS):
         if name in held.headers:

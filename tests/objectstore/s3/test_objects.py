@@ -105,6 +105,15 @@ def test_metadata_in_all_languages(s3: Any, bucket: str, url: str) -> None:
     )
     assert send(url, "PUT", "/garden/k", headers, b"x").status == 200
     assert s3.head_object(Bucket=bucket, Key="k")["Metadata"]["colour"] == encoded
+    signed = signer.headers(
+        "PUT", "/garden/l", payload="UNSIGNED-PAYLOAD", more={"x-amz-meta-long": "x" * 1500}
+    )
+    assert send(url, "PUT", "/garden/l", signed, b"x").status == 200
+    long = {"short": "s", "long": "x" * 1500, "n" * 150: "v"}
+    s3.put_object(Bucket=bucket, Key="l", Body=b"", Metadata=long)
+    assert s3.head_object(Bucket=bucket, Key="l")["Metadata"] == long
+    s3.copy_object(Bucket=bucket, Key="m", CopySource=f"{bucket}/l")
+    assert s3.head_object(Bucket=bucket, Key="m")["Metadata"] == long
     big = {"a": "x" * 2100}
     assert (
         refused(lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", Metadata=big)) == "MetadataTooLarge"
