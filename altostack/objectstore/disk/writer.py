@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from altostack.objectstore.disk import layout, objects, record
@@ -41,7 +42,9 @@ class FileWriter:
         self._timestamp, self._frag, self._deliver = timestamp, frag, deliver
         self._folder, self._twin = layout.object_folder(device, spot), twin
         self._absent = absent
-        self._updates: Sequence[Update] = ()  # of a fragment: due when it is committed, since before it is no object
+        self._updates: Sequence[
+            Update
+        ] = ()  # of a fragment: due when it is committed, since before it is no object
         self._written = self._synced = 0
         self._sum: int | None = 0
         self._check(objects.look(self._folder))
@@ -58,10 +61,23 @@ class FileWriter:
 
     def _check(self, files: Files) -> None:
         """Raises Superseded, Exists."""
-        if files.newest > self._timestamp or files.tombstone == self._timestamp:
-            raise Superseded(files.newest)
         if self._absent and files.data and files.newest != self._timestamp:
             raise Exists("an object is here")
+        if files.newest > self._timestamp or files.tombstone == self._timestamp:
+            raise Superseded(files.newest)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else who asks for nothing to be here looks and places meanwhile. Raises OSError."""
+        if not self._absent:
+            yield
+            return
+        lock = os.open(os.path.dirname(self._temporary), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def write(self, data: bytes) -> None:
         try:
@@ -97,18 +113,19 @@ class FileWriter:
         try:
             if self._announced > self._written:
                 os.ftruncate(self._descriptor, self._written)
-            files = objects.look(self._folder)
-            self._check(files)
-            if not self._is_here(files, metadata):
-                record.store(self._descriptor, metadata, self._written, self._sum)
-                if self._sum is None:
-                    # A file that had room made for it could show zeros after a loss of power. A small one has a check
-                    # sum that tells, so that one sync after the renaming is enough for it.
-                    os.fsync(self._descriptor)
-                name = layout.data_name(self._timestamp, self._frag, durable=self._frag is None)
-                objects.place(self._descriptor, self._temporary, self._folder, name, self._twin)
-                if self._frag is None:
-                    objects.clean(self._folder, self._twin)
+            with self._alone():
+                files = objects.look(self._folder)
+                self._check(files)
+                if not self._is_here(files, metadata):
+                    record.store(self._descriptor, metadata, self._written, self._sum)
+                    if self._sum is None:
+                        # A file that had room made for it could show zeros after a loss of power. A small one has a
+                        # check sum that tells, so that one sync after the renaming is enough for it.
+                        os.fsync(self._descriptor)
+                    name = layout.data_name(self._timestamp, self._frag, durable=self._frag is None)
+                    objects.place(self._descriptor, self._temporary, self._folder, name, self._twin)
+                    if self._frag is None:
+                        objects.clean(self._folder, self._twin)
         except OSError as error:
             raise trouble(self._device, error) from error
         finally:

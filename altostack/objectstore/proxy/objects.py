@@ -238,8 +238,12 @@ class Objects:
             return None
 
     def _gone(self, keep: Keep, site: Site) -> bool:
-        held = self._held(keep, site)
-        return held is None or self._expired(held)
+        """Whether what a device has is deleted or has expired. Raises Refusal(503)."""
+        try:
+            with closing(keep.find(site, newest=True)) as found:
+                return self._expired(found.metadata)
+        except Missing:
+            return True
 
     def _check_held(self, request: Request, keep: Keep, site: Site) -> None:
         """If-Match and If-Unmodified-Since of a change. Raises Refusal(412)."""

@@ -104,3 +104,15 @@ def test_many_at_once(one: World) -> None:
     assert listed == there
     counts = one.head("/v1/a").headers
     assert counts["x-account-object-count"] == str(len(there))
+
+
+def test_only_one_of_many_makes_what_is_not_there(one: World) -> None:
+    for turn in range(10):
+        codes: list[int] = []
+
+        def work(number: int, turn: int = turn, codes: list[int] = codes) -> None:
+            made = one.put(f"/v1/a/c/only{turn}", str(number).encode(), if_none_match="*")
+            codes.append(made.status)
+
+        run_together(6, work)
+        assert sorted(codes) == [201, 412, 412, 412, 412, 412]
