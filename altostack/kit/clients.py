@@ -235,6 +235,10 @@ class Client:
         self._own = own
         self._versions = versions  # the word in OpenStack-API-Version
 
+    def own_token(self) -> str:
+        """The service's own token, "" where it has none."""
+        return self._own.get() if self._own is not None else ""
+
     def call(
         self,
         method: str,

@@ -26,6 +26,7 @@ from altostack.objectstore.s3.errors import S3Error, denied
 from altostack.objectstore.s3.signature import Signed, sign, signing_key
 
 _REMEMBERED = 10_000
+_PATH = "/v3/s3tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +154,12 @@ class IdentityKeys:
         if signed.scope is not None:
             given["params"] = {"X-Amz-Credential": "/".join((signed.access, *signed.scope, "aws4_request"))}
         try:
-            body = self._identity.call("POST", "/v3/s3tokens", {"credentials": given})
+            body = self._tokens({"credentials": given})
         except RemoteError as error:
             if error.status == 404:
                 return None
             if error.status in (400, 401):
-                wrong = "signature" in error.message.lower()
-                raise (S3Error("SignatureDoesNotMatch") if wrong else denied()) from None
+                raise (S3Error("SignatureDoesNotMatch") if _of_signature(error) else denied()) from None
             raise S3Error("ServiceUnavailable") from error
         key = body.get("signing_key")
         context = _context(body["token"])
@@ -167,6 +167,20 @@ class IdentityKeys:
             raise denied()
         account = self._prefix + context.project_id
         return Caller(signed.access, context, account, bytes.fromhex(key) if key else None)
+
+    def _tokens(self, body: Any) -> Any:
+        """Ask the service. A wrong signature is no reason to doubt our own token: else each would cost a login."""
+        try:
+            return self._identity.call("POST", _PATH, body, token=self._identity.own_token() or None)
+        except RemoteError as error:
+            if error.status != 401 or _of_signature(error):
+                raise
+        return self._identity.call("POST", _PATH, body)
+
+
+def _of_signature(error: RemoteError) -> bool:
+    """Whether it was refused because of the signature."""
+    return "signature" in error.message.lower()
 
 
 def _context(body: Mapping[str, Any]) -> Context:

@@ -171,3 +171,18 @@ def test_verified_once_a_day_is_verified_here(site: Site, monkeypatch: pytest.Mo
     site.cloud.cloud.epoch.bump()
     s3.list_buckets()
     assert asked == ["/v3/s3tokens"]
+
+
+def test_wrong_signatures_cost_no_login(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = site.user("alice")
+    site.s3(alice).list_buckets()
+    logins: list[str] = []
+    original = site.cloud.cloud.log_in
+    monkeypatch.setattr(
+        site.cloud.cloud, "log_in", lambda *words: (logins.append(words[0]), original(*words))[1]
+    )
+    site.cloud.cloud.epoch.bump()
+    wrong = site.s3(alice | {"secret": "wrong"})
+    for _ in range(3):
+        assert refused(wrong.list_buckets) == "SignatureDoesNotMatch"
+    assert logins == []
