@@ -20,11 +20,13 @@ from altostack.objectstore.care.report import Tally
 from altostack.objectstore.http import Handler, Request, ask
 from altostack.objectstore.ledger import lines
 from altostack.objectstore.ledger.lines import Line
+from altostack.objectstore.middleware import encryption
 from altostack.objectstore.proxy.app import Proxy
 from altostack.objectstore.proxy.backend import DATA_TIMESTAMP
 from altostack.objectstore.stamp import shown
 from altostack.objectstore.storage import Info, Missing, Spot, StorageError
 
+_MOST: Final = 200_000  # containers that are remembered
 _KEPT: Final = (
     "content-type",
     "content-encoding",
@@ -46,7 +48,10 @@ class Sender:
         """``hosts``: those that containers may be copied to without a realm."""
         self._care, self._hosts = care, hosts
         self._realms = sync.Realms(care.store.folder / sync.FILE)
-        self._proxy: Handler = Proxy(care.store)
+        self._proxy: Handler = encryption.reader(care.store, Proxy(care.store))
+        self._plain: dict[
+            Spot, str
+        ] = {}  # containers that are not sent anywhere, as they were when that was seen
         self._http = urllib3.PoolManager(
             retries=False, timeout=urllib3.Timeout(connect=5.0, read=60.0), maxsize=4
         )
@@ -55,11 +60,16 @@ class Sender:
         """A pass over the containers of a device of this machine. Raises DeviceGone."""
         care, name = self._care, f".sync-{device}"
         with care.reports.tally("sync", device) as tally:
+            if not self._hosts and not self._realms.all():
+                return tally  # there is nobody to send to
             points: dict[str, tuple[str, int]] = care.reports.kept(name) or {}
             for spot in care.near.books.copies.walk(device, "container"):
                 if tally.stopped:
                     break
                 try:
+                    known = care.near.books.known(spot, "container")
+                    if known is None or self._plain.get(spot) == known.sum:
+                        continue
                     info = care.local.ledgers.facts(spot)
                 except (Missing, StorageError) as error:
                     tally.complain(f"{device}: {error}")
@@ -70,6 +80,10 @@ class Sender:
                     tally.count("containers")
                     self._container(tally, spot, info, where, key, points)
                     care.reports.keep(name, points)
+                else:
+                    if len(self._plain) >= _MOST:
+                        self._plain.clear()
+                    self._plain[spot] = known.sum
         return tally
 
     def _container(
