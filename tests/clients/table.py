@@ -9,11 +9,12 @@ from pathlib import Path
 from tests.clients.tour import Kind, Outcome
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
-_HEAD = """# Commands of the official client
+_HEAD = """# Commands of the official clients
 
-Every identity, image and placement command of the unmodified `openstack` client, as it was run against a simulated
-cloud by `tests/clients`. A command *works* when it ended well and what it is for was found done; it is *refused* when
-the service answered with an error of its own, which stands beside it; everything else *fails*. The table is written by
+Every identity, image, object store and placement command of the unmodified `openstack` client, and every command of
+`swift` (those whose options make another command of them twice), as it was run against a simulated cloud by
+`tests/clients`. A command *works* when it ended well and what it is for was found done; it is *refused* when the
+service answered with an error of its own, which stands beside it; everything else *fails*. The table is written by
 `ALTOSTACK_GOLDEN=write pytest tests/clients`, and the tests hold the cloud to it.
 """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from altostack.inprocess import InProcessCloud
-from tests.clients.client import Client, Done
+from tests.clients.client import Answer, Client, Done
 
 _IDS = re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b|\b[0-9a-f]{32,}\b|\breq-\S+")
 _REFUSALS = {*range(400, 500), 501}
@@ -55,7 +55,8 @@ def outcome(done: Done) -> Outcome:
 class Tour:
     """Commands run as people of a cloud, and ``outcomes``: name -> the worst that happened to it.
 
-    folder: where scenarios put files.
+    folder: where scenarios put files, and where commands run. program: whose commands they are. answers: what the last
+    command was answered.
     """
 
     def __init__(
@@ -65,11 +66,14 @@ class Tour:
         client: Client,
         commands: Mapping[str, bool],
         folder: Path,
+        program: str = "openstack",
     ) -> None:
         self.cloud, self.folder = cloud, folder
+        self.answers: tuple[Answer, ...] = ()
+        self._program = program
         self.outcomes: dict[str, Outcome] = {}
         self._client, self._commands = client, commands
-        self._who: dict[str, list[str]] = {}
+        self._who: dict[str, list[str]] = {"nobody": []}
         for name, password in cloud.passwords.items():
             self.meet(name, password, name)
 
@@ -78,7 +82,8 @@ class Tour:
         place = ["--os-auth-url", f"{self.cloud.cloud.url}/identity/v3"]
         domains = ["--os-user-domain-id", "default", "--os-project-domain-id", "default"]
         login = ["--os-username", name, "--os-password", password, "--os-project-name", project]
-        self._who[name] = [*place, *domains, *login]
+        version = ["--auth-version", "3"] if self._program == "swift" else []
+        self._who[name] = [*version, *place, *domains, *login]
 
     def meet_token(self, name: str, token: str) -> None:
         """Know somebody by a token alone."""
@@ -146,7 +151,9 @@ class Tour:
 
     def _run(self, line: str, who: str) -> Done:
         form = ["-f", "json"] if self._commands[self._name(line)] else []
-        return self._client.run([*self._who[who], *shlex.split(line), *form])
+        done = self._client.run([*self._who[who], *shlex.split(line), *form], program=self._program)
+        self.answers = done.answers
+        return done
 
     def _note(self, name: str, found: Outcome) -> None:
         known = self.outcomes.get(name)
