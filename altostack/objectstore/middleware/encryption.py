@@ -12,6 +12,7 @@ what is encrypted cannot be read.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any, Final
 
 from altostack.objectstore.http import Content, Handler, Place, Refusal, Request, Response, ask
@@ -61,11 +62,19 @@ def factory(conf: dict[str, Any], **local: str) -> Wrap:
     if kind != "file":
         raise ValueError(f"keymaster = {kind}: only keys from a file or the options are built")
     keys = key_master(local, store.folder)
-    if keys is None:
-        return Unkeyed
-    disabled = flag(local.get("disable_encryption", "no"))
-    store.facts["encryption"] = {"enabled": not disabled}
-    return lambda app: Encryption(app, store, keys, disabled=disabled)
+    wrap: Wrap = Unkeyed
+    if keys is not None:
+        disabled = flag(local.get("disable_encryption", "no"))
+        store.facts["encryption"] = {"enabled": not disabled}
+        wrap = partial(Encryption, store=store, keys=keys, disabled=disabled)
+    store.handlers["encryption"] = wrap
+    return wrap
+
+
+def reader(store: Store, app: Handler) -> Handler:
+    """``app`` for daemons of ours: what it reads is plain. Where the pipeline is not, nothing can be decrypted."""
+    wrap: Wrap = store.handlers.get("encryption", Unkeyed)  # type: ignore[assignment] # left by `factory`
+    return wrap(app)
 
 
 class Unkeyed:
@@ -86,7 +95,7 @@ class Unkeyed:
 class Encryption:
     """The filter."""
 
-    def __init__(self, app: Handler, store: Store, keys: KeyMaster, *, disabled: bool = False) -> None:
+    def __init__(self, app: Handler, *, store: Store, keys: KeyMaster, disabled: bool = False) -> None:
         self._app, self._store, self._keys, self._disabled = app, store, keys, disabled
 
     def __call__(self, request: Request) -> Response:

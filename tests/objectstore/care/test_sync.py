@@ -16,13 +16,15 @@ from tests.objectstore.world import World, world
 class Two:
     """A cluster that sends and one that receives."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, pipeline: str = "container_sync service", **options: dict[str, str]
+    ) -> None:
         (folder / "there").mkdir()
         (folder / "here").mkdir()
         write_realms(folder / "there", "http://127.0.0.1:1")  # it needs to know the key alone
         self.there: World = world(folder / "there", pipeline="container_sync service")
         write_realms(folder / "here", self.there.serve())
-        self.here = Cluster(folder / "here", pipeline="container_sync service")
+        self.here = Cluster(folder / "here", pipeline=pipeline, options=options)
         keys = {"x_container_sync_key": "of the owner"}
         assert self.there.put("/v1/b/copy", **keys).status == 201
         to = self.here.w.put("/v1/a/c", x_container_sync_to="//shared/there/b/copy", **keys)
@@ -63,6 +65,26 @@ def test_changes_arrive_with_their_times(two: Two) -> None:
     assert two.send() == {"containers": 3, "sent": 1}
     assert two.there.get("/v1/b/copy/o 3").status == 404
     assert two.send() == {"containers": 3}
+
+
+def test_what_is_encrypted_here_is_sent_in_plain(tmp_path: Path) -> None:
+    secret = {"encryption_root_secret": "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3JldCE="}
+    two = Two(tmp_path, "container_sync encryption service", encryption=secret)
+    two.here.w.put("/v1/a/c/o", b"plain", x_object_meta_n="1")
+    assert two.send()["sent"] == 1, two.trouble
+    got = two.there.get("/v1/b/copy/o")
+    assert (got.read(), got.headers["x-object-meta-n"]) == (b"plain", "1")
+
+
+def test_a_sender_without_the_secret_does_not_send_what_it_cannot_read(tmp_path: Path) -> None:
+    secret = {"encryption_root_secret": "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3JldCE="}
+    two = Two(tmp_path, "container_sync encryption service", encryption=secret)
+    two.here.w.put("/v1/a/c/o", b"plain")
+    two.here.w.store.handlers.clear()  # as on a storage node, which has no pipeline
+    two.sender = Sender(two.here.care)
+    assert "sent" not in two.send()
+    assert two.trouble
+    assert two.there.get("/v1/b/copy/o").status == 404
 
 
 def test_what_cannot_be_sent_is_sent_later(two: Two) -> None:
