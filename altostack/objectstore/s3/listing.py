@@ -43,6 +43,17 @@ class Page:
     last: str = ""
 
 
+def _is_common(marker: str, prefix: str, delimiter: str) -> bool:
+    """Whether a marker is a common prefix, not a key."""
+    at = marker.find(delimiter, len(prefix)) if delimiter and marker.startswith(prefix) else -1
+    return at >= 0 and at + len(delimiter) == len(marker)
+
+
+def _behind(common: str) -> str:
+    """The marker behind all keys that begin so."""
+    return common + _LAST
+
+
 def _page(call: Call, marker: str, limit: int) -> Page:
     prefix, delimiter = call.query.get("prefix", ""), call.query.get("delimiter", "")
     page = Page()
@@ -54,9 +65,7 @@ def _page(call: Call, marker: str, limit: int) -> Page:
     if delimiter:
         query["delimiter"] = delimiter
     if marker:
-        end = len(marker) - len(delimiter)
-        rolled = delimiter and marker.startswith(prefix) and marker.find(delimiter, len(prefix)) == end
-        query["marker"] = marker + _LAST if rolled else marker
+        query["marker"] = _behind(marker) if _is_common(marker, prefix, delimiter) else marker
     response = call.must(call.swift("GET", call.name, query=query))
     entries = response.entries or []
     page.more = len(entries) > limit
@@ -170,8 +179,8 @@ def versions(call: Call) -> Response:
     for name, value in (("prefix", prefix), ("delimiter", delimiter), ("marker", key)):
         if value:
             asked[name] = value
-    if delimiter and key and key.startswith(prefix) and key.endswith(delimiter):
-        asked["marker"] = key + _LAST
+    if key and not version and _is_common(key, prefix, delimiter):
+        asked["marker"] = _behind(key)
     elif kept and version:
         asked["version_marker"] = version
     entries: list[dict[str, Any]] = []
