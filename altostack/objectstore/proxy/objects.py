@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing, nullcontext
 from typing import Final
 
 from altostack.objectstore.care import queue
@@ -28,6 +28,7 @@ from altostack.objectstore.proxy.limits import (
     check_type,
 )
 from altostack.objectstore.proxy.spread import Crew, Site
+from altostack.objectstore.proxy.turns import Turns
 from altostack.objectstore.stamp import http_date, shown
 from altostack.objectstore.storage import Exists, Info, Missing, Row, Superseded, Update
 from altostack.objectstore.store import Store
@@ -56,6 +57,7 @@ class Objects:
 
     def __init__(self, store: Store, crew: Crew, containers: Containers, counts: Counts) -> None:
         self._store, self._containers, self._counts = store, containers, counts
+        self._turns = Turns(store.folder)
         affinity = Affinity(store.settings)
         self._affinity = affinity if affinity.any else None
         self._keeps: dict[int, Keep] = {}
@@ -116,12 +118,24 @@ class Objects:
             footers=request.facts.get(backend.FOOTERS),
             updates=self._liner(request, place, info, site, stamp),
         )
-        if "if-match" in headers or "if-unmodified-since" in headers:
-            self._check_held(request, keep, site)
-        with closing(upload):
+        with closing(upload), ExitStack() as turn:
+            if _matches(headers):
+                self._check_held(request, keep, site)
+                lines = upload.updates
+
+                def checked(metadata: dict[str, str]) -> list[list[Update]]:
+                    """All has come in and nothing is visible yet: look again, and let nobody between."""
+                    upload.updates = lines  # of a second try: it is our turn already
+                    turn.enter_context(self._turns.take(site.digest))
+                    self._check_held(request, keep, site)
+                    return lines(metadata)
+
+                upload.updates = checked
             try:
                 self._put(keep, site, upload)
             except Superseded as newer:
+                if upload.absent or _matches(headers):
+                    raise Refusal(412, headers={backend.TIMESTAMP: newer.timestamp}) from None
                 return Response(202, {**EMPTY, backend.TIMESTAMP: newer.timestamp})
         self._counts.note(place.account, str(place.container))
         return Response(201, {**EMPTY, "etag": upload.stored_etag, "last-modified": http_date(stamp)})
@@ -193,16 +207,17 @@ class Objects:
         held = self._held(keep, site)
         if expected is not None and (held is None or _number(held.get("x-delete-at")) != _number(expected)):
             raise Refusal(404 if held is None else 412)
-        if "if-match" in headers or "if-unmodified-since" in headers:
-            self._check_held(request, keep, site)
         row = Row(name=str(place.object), timestamp=stamp, deleted=True, policy=site.policy)
         updates = self._updates(info, site, row)
         self._queue(updates, site, place, stamp, None if held is None else held.get("x-delete-at"), None)
-        try:
-            there = keep.delete(site, stamp, updates, _path(place))
-            self._counts.note(place.account, str(place.container))
-        except Superseded as newer:
-            raise Refusal(409, headers={backend.TIMESTAMP: newer.timestamp}) from None
+        with self._turns.take(site.digest) if _matches(headers) else nullcontext():
+            if _matches(headers):
+                self._check_held(request, keep, site)
+            try:
+                there = keep.delete(site, stamp, updates, _path(place))
+            except Superseded as newer:
+                raise Refusal(409, headers={backend.TIMESTAMP: newer.timestamp}) from None
+        self._counts.note(place.account, str(place.container))
         if not there or (held is not None and self._expired(held) and expected is None):
             raise Refusal(404, headers={backend.TIMESTAMP: stamp})
         return Response(204, dict(EMPTY))
@@ -350,6 +365,11 @@ class Objects:
 
 def _path(place: Place) -> str:
     return f"/{place.account}/{place.container}/{place.object}"
+
+
+def _matches(headers: dict[str, str]) -> bool:
+    """Whether a change is to happen only if the object is what was seen."""
+    return "if-match" in headers or "if-unmodified-since" in headers
 
 
 def _number(text: str | None) -> int | None:

@@ -116,3 +116,25 @@ def test_only_one_of_many_makes_what_is_not_there(one: World) -> None:
 
         run_together(6, work)
         assert sorted(codes) == [201, 412, 412, 412, 412, 412]
+
+
+def test_nobody_changes_what_somebody_else_changed(one: World) -> None:
+    """Adding one to a number with If-Match loses no addition."""
+    one.put("/v1/a/c/number", b"0")
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(6):
+            while True:
+                seen = one.get("/v1/a/c/number")
+                made = one.put(
+                    "/v1/a/c/number", str(int(seen.read()) + 1).encode(), if_match=seen.headers["etag"]
+                )
+                if made.status == 201:
+                    done.append(number)
+                    break
+                assert made.status == 412
+
+    run_together(4, work)
+    assert len(done) == 24
+    assert one.get("/v1/a/c/number").read() == b"24"

@@ -155,6 +155,7 @@ def test_only_where_it_is_what_was_seen(one: World) -> None:
     one.put("/v1/a/c/o", b"1")
     assert one.put("/v1/a/c/o", b"2", if_match=md5(b"9")).status == 412
     assert one.put("/v1/a/c/o", b"2", if_match=f'"{md5(b"1")}"').status == 201
+    assert one.put("/v1/a/c/o", b"3", if_match="*", if_none_match="*").status == 412
     assert one.delete("/v1/a/c/o", if_match=md5(b"1")).status == 412
     assert one.delete("/v1/a/c/o", if_match=md5(b"2")).status == 204
 
