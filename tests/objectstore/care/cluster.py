@@ -48,6 +48,18 @@ class Cluster:
         account, container, name = path.split("/", 4)[2:]
         return [home.spot.device for home in self.care.homes(account, container, name, policy)]
 
+    def digest(self, path: str, policy: int = 0) -> str:
+        """What an object's folder is called."""
+        account, container, name = path.split("/", 4)[2:]
+        return self.care.homes(account, container, name, policy)[0].spot.digest
+
+    def renew_rings(self) -> None:
+        """Look at the ring files now, not in two seconds."""
+        for one in vars(self.w.store.rings).values():
+            for ring in one.values() if isinstance(one, dict) else (one,):
+                if hasattr(ring, "_until"):
+                    ring._until = 0.0
+
     def folder_of(self, device: str, path: str, policy: int = 0) -> Path:
         """Where an object's files lie on a device."""
         account, container, name = path.split("/", 4)[2:]

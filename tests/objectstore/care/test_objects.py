@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
+from altostack.objectstore import compose
+from altostack.objectstore.care.audit import Auditor
+from altostack.objectstore.care.daemon import Care
 from altostack.objectstore.care.objects import replicate
+from altostack.objectstore.ring.builder import Builder
 from tests.objectstore.care.cluster import Cluster
+from tests.objectstore.world import run_together
 
 
 @pytest.fixture
@@ -113,3 +119,56 @@ def test_damage_is_not_passed_on(cluster: Cluster) -> None:
     assert did["damaged"] == 1
     assert not cluster.files(homes[1])
     assert list((cluster.path(homes[0]) / "quarantined").rglob("*.data"))
+
+
+def test_what_a_rebalance_moved_follows(cluster: Cluster) -> None:
+    bodies = {f"/v1/a/c/o{n}": b"%d" % n * 100 for n in range(40)}
+    for path, body in bodies.items():
+        cluster.w.put(path, body)
+    path = compose.rings_folder(cluster.folder) / "object.builder"
+    builder = Builder.load(path)
+    builder.add(region=1, zone=1, host="127.0.0.1", port=6200, device="d5", weight=300.0)
+    cluster.path("d5").mkdir()
+    for seed in range(4):  # a rebalance moves one copy of a partition
+        builder.rebalance(seed=seed)
+        builder.save()
+        cluster.renew_rings()
+        for one, body in bodies.items():
+            assert cluster.w.get(one).read() == body
+        cluster.replicate(3)
+    assert len(cluster.files("d5")) > 20
+    for one in bodies:
+        holders = [
+            name for name, files in cluster.every().items() if any(cluster.digest(one) in f for f in files)
+        ]
+        assert sorted(holders) == sorted(cluster.home(one))
+
+
+def test_deletions_that_were_forgotten_are_not_told_again(tmp_path: Path) -> None:
+    now = [time.time_ns()]
+    cluster = Cluster(tmp_path, nanoseconds=lambda: now[0])
+    cluster.w.put("/v1/a/c")
+    cluster.w.put("/v1/a/c/o", b"x")
+    cluster.w.delete("/v1/a/c/o")
+    now[0] += int((cluster.w.store.settings.reclaim_age + 10) * 1e9)
+    first = cluster.home("/v1/a/c/o")[0]
+    assert Auditor(cluster.care, first, "quick").run().did["reclaimed"] == 1
+    assert "pushed" not in cluster.replicate()
+    assert not cluster.files(first)
+
+
+def test_passes_at_the_same_time_do_no_harm(cluster: Cluster) -> None:
+    bodies = {f"/v1/a/c/o{n}": b"%d" % n * 50_000 for n in range(12)}
+    for path, body in bodies.items():
+        cluster.w.put(path, body)
+    before = cluster.every()
+    cluster.empty("d3")
+
+    def work(number: int) -> None:
+        for name in sorted(cluster.names, key=lambda name: hash((number, name))):
+            replicate(Care(store=cluster.w.store), name)
+
+    run_together(4, work)
+    assert cluster.every() == before
+    for path, body in bodies.items():
+        assert cluster.w.get(path).read() == body
