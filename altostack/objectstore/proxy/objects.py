@@ -121,13 +121,17 @@ class Objects:
         with closing(upload), ExitStack() as turn:
             if _matches(headers):
                 self._check_held(request, keep, site)
+            if _matches(headers) or (upload.absent and len(site.primaries) > 1):
                 lines = upload.updates
 
                 def checked(metadata: dict[str, str]) -> list[list[Update]]:
                     """All has come in and nothing is visible yet: look again, and let nobody between."""
                     upload.updates = lines  # of a second try: it is our turn already
                     turn.enter_context(self._turns.take(site.digest))
-                    self._check_held(request, keep, site)
+                    if _matches(headers):
+                        self._check_held(request, keep, site)
+                    if upload.absent and not self._gone(keep, site):
+                        raise Refusal(412)
                     return lines(metadata)
 
                 upload.updates = checked

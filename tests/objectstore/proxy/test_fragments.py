@@ -12,7 +12,7 @@ import pytest
 
 from altostack.objectstore.http import Stream
 from tests.objectstore.proxy.scene import erasure, faulty, holders
-from tests.objectstore.world import World
+from tests.objectstore.world import World, run_together
 
 BODY = random.Random(1).randbytes(7321)
 
@@ -145,6 +145,17 @@ def test_a_fragment_that_missed_a_version_is_not_mixed_in(ec: World) -> None:
     assert ec.delete("/v1/a/c/o").status == 204
     node.gone = set()
     assert ec.get("/v1/a/c/o").status == 404
+
+
+def test_only_one_of_many_makes_what_is_not_there(ec: World) -> None:
+    for turn in range(4):
+        codes: list[int] = []
+
+        def work(number: int, turn: int = turn, codes: list[int] = codes) -> None:
+            codes.append(ec.put(f"/v1/a/c/only{turn}", BODY[number:], if_none_match="*").status)
+
+        run_together(4, work)
+        assert sorted(codes) == [201, 412, 412, 412]
 
 
 def test_duplicated_fragments(tmp_path: Path) -> None:
