@@ -44,8 +44,8 @@ class Failed(Exception):
 class Sender:
     """Keeps connections, a proxy of its own and how far each container was sent."""
 
-    def __init__(self, care: Care, *, hosts: tuple[str, ...] = ()) -> None:
-        """``hosts``: those that containers may be copied to without a realm."""
+    def __init__(self, care: Care, *, hosts: tuple[str, ...] = (), patience: float = 60.0) -> None:
+        """hosts: those that containers may be copied to without a realm. patience: seconds for an answer."""
         self._care, self._hosts = care, hosts
         self._realms = sync.Realms(care.store.folder / sync.FILE)
         self._proxy: Handler = encryption.reader(care.store, Proxy(care.store))
@@ -53,7 +53,7 @@ class Sender:
             Spot, str
         ] = {}  # containers that are not sent anywhere, as they were when that was seen
         self._http = urllib3.PoolManager(
-            retries=False, timeout=urllib3.Timeout(connect=5.0, read=60.0), maxsize=4
+            retries=False, timeout=urllib3.Timeout(connect=5.0, read=patience), maxsize=4
         )
 
     def run(self, device: str) -> Tally:

@@ -91,6 +91,7 @@ def test_what_cannot_be_sent_is_sent_later(two: Two) -> None:
     two.here.w.put("/v1/a/c/o", b"x")
     for server in two.there.servers:
         server.stop(1.0)
+    two.sender = Sender(two.here.care, patience=0.3)
     did = two.send()
     assert did["failed"] >= 1
     assert "sent" not in did
