@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from altostack.objectstore.http import Response
-from altostack.objectstore.s3 import settings, xml
+from altostack.objectstore.s3 import notification, settings, xml
 from altostack.objectstore.s3.call import Call, parsed
 from altostack.objectstore.s3.errors import S3Error, denied, invalid
 from altostack.objectstore.storage import Info
@@ -197,4 +197,5 @@ def put_object_acl(call: Call) -> Response:
 
     wish: Any = kept(_wish(call))
     objects.change(call, wish)
+    notification.event(call, "s3:ObjectAcl:Put")
     return Response(200)

@@ -248,7 +248,8 @@ class Chunks:
     # ---- bytes
 
     def _more(self) -> bool:
-        part = self._body.read(CHUNK if self._body.length is None else 4096 if self._left == 0 else CHUNK)
+        """Some more of the framing; data is read for itself, in larger pieces."""
+        part = self._body.read(_LONGEST_LINE)
         self._buffer += part
         return bool(part)
 

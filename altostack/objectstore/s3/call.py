@@ -20,7 +20,7 @@ from altostack.objectstore.s3.signature import Signed
 from altostack.objectstore.storage import Info
 from altostack.objectstore.store import Store
 
-MAX_DOCUMENT: Final = 2 << 20  # bytes of XML or JSON in a request
+MAX_DOCUMENT: Final = 4 << 20  # bytes of XML or JSON in a request
 SEGMENTS: Final = "+segments"  # after a bucket's name: the container of its multipart uploads
 EVENTS: Final = "+events"  # and that of events that are still to be delivered
 _IP = re.compile(r"\d{1,3}(\.\d{1,3}){3}")

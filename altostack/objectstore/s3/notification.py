@@ -32,7 +32,7 @@ _EVENTS: Final = (
     "s3:ObjectCreated:Put", "s3:ObjectCreated:Post", "s3:ObjectCreated:Copy",
     "s3:ObjectCreated:CompleteMultipartUpload", "s3:ObjectRemoved:Delete", "s3:ObjectRemoved:DeleteMarkerCreated",
     "s3:ObjectTagging:Put", "s3:ObjectTagging:Delete", "s3:ObjectAcl:Put", "s3:LifecycleExpiration:Delete",
-    "s3:LifecycleExpiration:DeleteMarkerCreated", "s3:LifecycleTransition", "s3:TestEvent",
+    "s3:LifecycleExpiration:DeleteMarkerCreated", "s3:LifecycleTransition",
 )  # fmt: skip
 _WILD: Final = tuple({f"{name.rpartition(':')[0]}:*" for name in _EVENTS})
 Rule = dict[str, Any]
