@@ -100,8 +100,7 @@ class Endpoint:
         if runtime.service.dialect.head and "GET" in self._routes and "HEAD" not in self._routes:
             self._routes["HEAD"] = self._routes["GET"]
         for method in falcon.constants.COMBINED_METHODS:
-            if method != "OPTIONS" or "OPTIONS" in self._routes or not runtime.service.dialect.options:
-                setattr(self, f"on_{method.lower()}", self._respond)
+            setattr(self, f"on_{method.lower()}", self._respond)
 
     def _respond(self, request: falcon.Request, response: falcon.Response, **params: str) -> None:
         started = time.perf_counter()
@@ -118,8 +117,11 @@ class Endpoint:
     def _dispatch(self, request: falcon.Request, response: falcon.Response, params: dict[str, str]) -> None:
         runtime = self._runtime
         service = runtime.service
-        version = negotiate(runtime, request, response)
         candidates = self._routes.get(request.method)
+        if candidates is None and request.method == "OPTIONS" and service.dialect.options:
+            response.set_header("Allow", ", ".join([*self._routes, "OPTIONS"]))
+            return
+        version = negotiate(runtime, request, response)
         if candidates is None:
             raise MethodNotAllowed(
                 f"The method {request.method} is not allowed for this resource.",

@@ -17,7 +17,8 @@ VARIANTS = (
     "upload --segment-size", "upload --use-dlo", "upload --changed", "upload --skip-identical", "upload --object-name",
     "download --all", "download --prefix", "download --version-id", "download --skip-identical",
     "delete --all", "delete --prefix", "delete --version-id", "delete --versions", "delete --object-threads",
-    "list --versions", "post --read-acl", "copy --destination", "tempurl --prefix-based", "tempurl --ip-range",
+    "list --versions", "post --read-acl", "post --write-acl", "copy --destination",
+    "tempurl --prefix-based", "tempurl --ip-range",
 )  # fmt: skip
 _BITS = random.Random(1).randbytes(250_000)
 
@@ -39,9 +40,9 @@ def _sent(tour: Tour, method: str, pattern: str) -> int:
     return sum(one.method == method and re.search(pattern, one.path) is not None for one in tour.answers)
 
 
-def _address(tour: Tour) -> tuple[str, str]:
+def _address(tour: Tour, *, who: str = "admin") -> tuple[str, str]:
     """(the account's URL, a token)."""
-    told = dict(re.findall(r"export (\w+)=(\S+)", str(tour("auth"))))
+    told = dict(re.findall(r"export (\w+)=(\S+)", str(tour("auth", who=who))))
     return told.get("OS_STORAGE_URL", ""), told.get("OS_AUTH_TOKEN", "")
 
 
@@ -61,9 +62,13 @@ def login(tour: Tour) -> None:
     url, token = _address(tour)
     tour.expect("auth", url.rpartition("/")[0].endswith("/v1") and bool(token), True)
     tour.expect("stat", _stat(tour)["Account"], url.rpartition("/")[2])
+    tour.know("bearer", ["--os-storage-url", url, "--os-auth-token", token])
+    tour.expect("stat", _stat(tour, who="bearer")["Account"], url.rpartition("/")[2])
+    tour.expect("stat", [one.method for one in tour.answers], ["HEAD"])  # no login
     for verb in ("capabilities", "info"):
         told = json.loads(tour(f"{verb} --json") or "{}")
         tour.expect(verb, {"swift", "slo", "dlo", "tempurl", "bulk_delete"} <= set(told), True)
+    tour.know("nobody", [])
     tour.expect("bash_completion", "--segment-size" in tour("bash_completion upload", who="nobody"), True)
 
 
@@ -91,7 +96,20 @@ def posts(tour: Tour) -> None:
     tour.expect("post --read-acl", _fetch("GET", f"{url}/box/small"), (200, b"small"))
     tour.expect("post --read-acl", _fetch("GET", f"{url}/box"), (200, b"small\n"))
     tour.expect("post --read-acl", _stat(tour, "box")["Read ACL"], ".r:*,.rlistings")
-    tour("delete box small")
+
+    # Somebody of another project, whom the owner lets in.
+    theirs, token = _address(tour, who="demo")
+    tour.know("guest", ["--os-storage-url", url, "--os-auth-token", token])
+    project = theirs.rpartition("AUTH_")[2]
+    tour("post --read-acl '' box")
+    tour.expect("post --read-acl", tour.works("stat box small", who="guest"), False)
+    tour(f"post --read-acl {project}:* box")
+    tour.expect("post --read-acl", _stat(tour, "box small", who="guest")["Content Length"], "5")
+    tour.expect("post --read-acl", tour.works("upload --skip-container-put box small", who="guest"), False)
+    tour(f"post --write-acl {project}:* box")
+    tour("upload --skip-container-put box small --object-name theirs", who="guest")
+    tour.expect("post --write-acl", _list(tour, "box"), ["small", "theirs"])
+    tour("delete box small theirs", who="guest")
     tour.expect("delete", _list(tour, "box"), [])
     tour("delete box")
     tour.expect("delete", _list(tour), [])

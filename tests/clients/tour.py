@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -73,7 +73,7 @@ class Tour:
         self._program = program
         self.outcomes: dict[str, Outcome] = {}
         self._client, self._commands = client, commands
-        self._who: dict[str, list[str]] = {"nobody": []}
+        self._who: dict[str, list[str]] = {}
         for name, password in cloud.passwords.items():
             self.meet(name, password, name)
 
@@ -89,6 +89,10 @@ class Tour:
         """Know somebody by a token alone."""
         place = ["--os-auth-url", f"{self.cloud.cloud.url}/identity/v3"]
         self._who[name] = [*place, "--os-auth-type", "token", "--os-token", token]
+
+    def know(self, name: str, words: Sequence[str]) -> None:
+        """Know somebody by these options; none make nobody of them."""
+        self._who[name] = list(words)
 
     def __call__(self, line: str, *, who: str = "admin") -> Any:
         """Run a command and note what became of it: its JSON, or its text; "" under every key if it did not work."""

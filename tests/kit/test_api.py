@@ -110,6 +110,26 @@ def test_too_large_and_wrong_media(toy: Toy) -> None:
     assert sent.status == 415
 
 
+def test_methods_of_a_path(toy: Toy) -> None:
+    told = toy.client.send("OPTIONS", "/v1/widgets", None, token="member")
+    assert told.status == 200 and sorted(told.headers["allow"].split(", ")) == ["GET", "OPTIONS", "POST"]
+    for method in ("PATCH", "TRACE", "PROPFIND"):
+        told = toy.client.send(method, "/v1/widgets", None, token="member", version="1.3")
+        assert told.status == 405 and sorted(told.headers["allow"].split(", ")) == ["GET", "POST"]
+        assert told.headers["openstack-api-version"].endswith(" 1.3")
+
+
+def test_an_answer_without_a_body_has_no_type(toy: Toy) -> None:
+    made = make(toy)
+    Engine(toy.runtime).drain()
+    raw = b'{"os-extend": {"new_size": 3}}'
+    for method, path, body in (
+        ("POST", f"/v1/widgets/{made['id']}/action", raw), ("DELETE", f"/v1/widgets/{made['id']}", None),
+    ):  # fmt: skip
+        told = toy.client.send(method, path, body, token="member", version="1.3")
+        assert told.status in (202, 204) and not told.read() and "content-type" not in told.headers
+
+
 def test_nothing_there(toy: Toy) -> None:
     assert refused(toy, "GET", "/v1/nothing").status == 404
     assert refused(toy, "PATCH", "/v1/widgets").status == 405
