@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import random
 from typing import Any
 from urllib.parse import quote
@@ -111,6 +113,39 @@ def test_nonsense_is_the_clients_error(store: World, seed: int) -> None:
             body,
             answer,
         )
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_broken_frames_leave_nothing(store: World, seed: int) -> None:
+    chance, signer = random.Random(seed), Signer("http://x")
+    assert ask(store, "PUT", "/garden", {}, signer.headers("PUT", "/garden"), b"")[0] == 200
+    chunks = [b"a" * 8192, b"b" * 8200, b"c" * 10]
+    trailers = {"x-amz-checksum-sha256": base64.b64encode(hashlib.sha256(b"".join(chunks)).digest()).decode()}
+    headers, whole = signer.chunked("/garden/k", chunks, trailers)
+    for _ in range(150):
+        body = mangled(chance, whole)
+        status, answer = ask(store, "PUT", "/garden/k", {}, dict(headers), body)
+        held, _ = ask(store, "HEAD", "/garden/k", {}, signer.headers("HEAD", "/garden/k"), b"")
+        if status == 200:  # what is behind the end of the frames, or the case of a letter, means nothing
+            _, content = ask(store, "GET", "/garden/k", {}, signer.headers("GET", "/garden/k"), b"")
+            assert content == b"".join(chunks)
+            ask(store, "DELETE", "/garden/k", {}, signer.headers("DELETE", "/garden/k"), b"")
+            continue
+        assert 400 <= status < 500, answer
+        assert held == 404
+
+
+def mangled(chance: random.Random, whole: bytes) -> bytes:
+    """Cut, doubled or changed somewhere, rather in the frames than in the data."""
+    frames = [at for at in range(len(whole)) if whole[at] not in b"abc" or at % 997 == 0]
+    at, way = chance.choice(frames), chance.randrange(4)
+    if way == 0:
+        return whole[:at]
+    if way == 1:
+        return whole[:at] + whole[at + chance.randrange(1, 9) :]
+    if way == 2:
+        return whole[:at] + whole[at : at + 20] + whole[at:]
+    return whole[:at] + bytes([chance.randrange(256)]) + whole[at + 1 :]
 
 
 def test_options_that_make_no_sense_are_refused(store: World) -> None:
