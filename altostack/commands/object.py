@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -196,13 +197,16 @@ def _where(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    from altostack.kit import log
     from altostack.objectstore.care.lone import serve
 
+    folder = _folder(arguments)
     tell, stop = Teller(), threading.Event()
+    log.setup("object-node", folder / "log", terminal=sys.stderr)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     serve(
-        _folder(arguments),
+        folder,
         stop=stop,
         ready=lambda store: tell(
             f"the node answers on {store.settings.node_host}:{store.settings.node_port}; Ctrl-C stops it"
@@ -215,12 +219,28 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _bundle(arguments: argparse.Namespace) -> int:
     from altostack.objectstore.care.lone import bundle
 
-    names = bundle(_folder(arguments), Path(arguments.file), host=arguments.host, port=arguments.port)
+    folder = _folder(arguments)
+    names = bundle(folder, Path(arguments.file), host=arguments.host, port=arguments.port)
     print(f"{arguments.file} holds {', '.join(names)}")
+    _warn(folder)
     print(
         f"On the new machine: altostack object unpack {arguments.file} DIR; altostack object serve --folder DIR"
     )
     return 0
+
+
+def _warn(folder: Path) -> None:
+    """Say so when the rings name devices by addresses that mean another machine's own on every machine."""
+    from altostack.objectstore.compose import rings_folder
+    from altostack.objectstore.ring.ring import Ring
+
+    for path in sorted(rings_folder(folder).glob("*.ring")):
+        hosts = {device.host for device in Ring.load(path).devices}
+        if len(hosts) == 1 and hosts & {"127.0.0.1", "localhost", "::1"}:
+            print(
+                f"! the {path.stem} ring names {hosts.pop()}, which is another machine everywhere: "
+                f"altostack ring set-info {path.stem} /DEVICE --host ADDRESS"
+            )
 
 
 def _unpack(arguments: argparse.Namespace) -> int:
