@@ -17,6 +17,7 @@ from altostack.objectstore.care.report import Tally
 from altostack.objectstore.care.upkeep import Peer
 from altostack.objectstore.ledger.lines import Line
 from altostack.objectstore.ledger.replicate import State
+from altostack.objectstore.stamp import of_ns
 from altostack.objectstore.storage import Device, DeviceGone, Kind, Missing, RingView, Spot, StorageError
 
 _AT_ONCE: Final = 256  # databases whose sums are compared by one call
@@ -110,6 +111,8 @@ class Databases:
             if theirs.get(spot.digest) == mine.sum and told is not None and mine.seq - told < _UNTOLD:
                 continue
             try:
+                if spot.digest not in theirs and self._over(books.copies.state(spot, kind)):
+                    continue
                 if books.copies.push(spot, kind, Copy(peer, _moved(spot, other), kind)):
                     tally.count("pushed")
                 if len(self._told) >= _MOST:
@@ -137,7 +140,7 @@ class Databases:
         copies = self._care.near.books.copies
         try:
             known = copies.state(spot, kind)
-            for other in ring.nodes(spot.part):
+            for other in () if self._over(known) else ring.nodes(spot.part):
                 copies.push(spot, kind, Copy(self._care.peer(other), _moved(spot, other), kind))
             if copies.remove(spot, kind, known):
                 tally.count("given")
@@ -145,6 +148,12 @@ class Databases:
             return
         except StorageError as error:
             tally.complain(f"{spot.device}: {spot.digest}: {error}")
+
+    def _over(self, state: State) -> bool:
+        """Whether it was deleted so long ago that it is to be forgotten: others have done so, and get it no more."""
+        store = self._care.store
+        horizon = of_ns(int((store.clock.seconds() - store.settings.reclaim_age) * 1e9))
+        return state.gone and state.deleted < horizon
 
     def _out(self, device: Device) -> bool:
         """Whether the node answers and the device cannot be used."""

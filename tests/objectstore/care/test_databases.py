@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
+from altostack.objectstore.care.audit import audit_databases
 from altostack.objectstore.care.databases import Databases
 from altostack.objectstore.care.deliver import Numbers, deliver
 from altostack.objectstore.storage import Kind, Row
@@ -125,3 +127,20 @@ def test_accounts_hear_what_their_containers_count(cluster: Cluster) -> None:
         assert (info.count, info.bytes, info.containers) == (1, 5, 1)
     assert [numbers.run(name).did.get("told", 0) for name in cluster.names] == [0, 0, 0, 0]
     assert home.node.info(home.spot, "a", "c").count == 1
+
+
+def test_a_database_that_was_forgotten_is_not_sent_again(tmp_path: Path) -> None:
+    now = [time.time_ns()]
+    cluster = Cluster(tmp_path, nanoseconds=lambda: now[0])
+    cluster.w.put("/v1/a/c")
+    assert cluster.w.delete("/v1/a/c").status == 204
+    passes(cluster)
+    now[0] += int((cluster.w.store.settings.reclaim_age + 10) * 1e9)
+    homes = cluster.care.homes("a", "c")
+    first = homes[0].spot.device
+    assert audit_databases(cluster.care, first).did["reclaimed"] == 1
+    assert "pushed" not in passes(cluster)
+    assert "none" in marks(cluster, "a", "c")
+    for name in cluster.names:
+        audit_databases(cluster.care, name)
+    assert marks(cluster, "a", "c") == {"none"}
