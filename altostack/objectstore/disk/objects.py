@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from altostack.objectstore.disk import layout, record
-from altostack.objectstore.disk.device import Devices, make_folders, sync_folder
+from altostack.objectstore.disk.device import Devices, make_folders, names_last_with_files, sync_folder
 from altostack.objectstore.disk.layout import File, Files
 from altostack.objectstore.http import Extent
 from altostack.objectstore.storage import DeviceGone, Metadata, Missing, Spot, Superseded
@@ -181,8 +181,8 @@ def _wanted(files: Files, frag: int | None, timestamp: str | None) -> File:
 def place(descriptor: int, temporary: str, folder: str, name: str, twin: str = "") -> None:
     """Move a file to its place, before that link it into the folder ``twin``, and make both last. Raises OSError.
 
-    The folders that this call made are synced. One that another writer made just before is synced by that one, and is
-    made to last by the sync of the file in it, too: ext4, XFS and Btrfs write what a new name depends on with it.
+    Where the sync of the file does not do it, the folders that this call made are synced. One that another writer made
+    just before is synced by that one.
     """
     # The twin first: whoever removes what lies in old partitions finds all of it in the new ones.
     changed = link(temporary, twin, name) if twin else []
@@ -198,7 +198,9 @@ def place(descriptor: int, temporary: str, folder: str, name: str, twin: str = "
     try:
         touch(folder)
         os.fsync(descriptor)
-        sync_folders(folder, changed)
+        # Of a file with two names, a file system without a journal syncs the way to one.
+        if twin or not names_last_with_files(os.fstat(descriptor).st_dev):
+            sync_folders(folder, changed)
     except OSError:
         for one in (target, f"{twin}/{name}") if twin else (target,):
             with contextlib.suppress(OSError):  # the device fails: what stays there was not acknowledged
