@@ -81,14 +81,15 @@ class Tour:
         """Know a person by the user's name."""
         place = ["--os-auth-url", f"{self.cloud.cloud.url}/identity/v3"]
         domains = ["--os-user-domain-id", "default", "--os-project-domain-id", "default"]
-        login = ["--os-username", name, "--os-password", password, "--os-project-name", project]
+        # In one word with its option, for it may begin with "-".
+        login = ["--os-username", name, f"--os-password={password}", "--os-project-name", project]
         version = ["--auth-version", "3"] if self._program == "swift" else []
         self._who[name] = [*version, *place, *domains, *login]
 
     def meet_token(self, name: str, token: str) -> None:
         """Know somebody by a token alone."""
         place = ["--os-auth-url", f"{self.cloud.cloud.url}/identity/v3"]
-        self._who[name] = [*place, "--os-auth-type", "token", "--os-token", token]
+        self._who[name] = [*place, "--os-auth-type", "token", f"--os-token={token}"]
 
     def know(self, name: str, words: Sequence[str]) -> None:
         """Know somebody by these options; none make nobody of them."""
