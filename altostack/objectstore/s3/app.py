@@ -7,7 +7,7 @@ segment is no word of Swift's. All else passes through. Source: Amazon S3 API re
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import Any
 
 from altostack.objectstore.http import Handler, Refusal, Request, Response
 from altostack.objectstore.middleware.acl import Acl
@@ -15,17 +15,13 @@ from altostack.objectstore.middleware.options import Wrap, flag, number, store_o
 from altostack.objectstore.middleware.shape import parameters, with_parameters
 from altostack.objectstore.s3 import cors, form, keys, operations, signature, worm
 from altostack.objectstore.s3.buckets import Buckets
-from altostack.objectstore.s3.call import Call, Gate
+from altostack.objectstore.s3.call import SWIFT, Call, Gate
 from altostack.objectstore.s3.delivery import Notices
 from altostack.objectstore.s3.errors import S3Error, denied, render
 from altostack.objectstore.s3.outward import Outward
 from altostack.objectstore.s3.users import file_keys
 
 log = logging.getLogger(__name__)
-
-SWIFT: Final = frozenset(
-    {"v1", "v1.0", "info", "auth", "healthcheck", "recon", "crossdomain.xml", "endpoints"}
-)
 
 
 def factory(conf: dict[str, Any], **local: str) -> Wrap:

@@ -23,6 +23,9 @@ from altostack.objectstore.store import Store
 MAX_DOCUMENT: Final = 4 << 20  # bytes of XML or JSON in a request
 SEGMENTS: Final = "+segments"  # after a bucket's name: the container of its multipart uploads
 EVENTS: Final = "+events"  # and that of events that are still to be delivered
+SWIFT: Final = frozenset(
+    {"v1", "v1.0", "info", "auth", "healthcheck", "recon", "crossdomain.xml", "endpoints"}
+)  # what a path begins with that is not S3's
 _IP = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _OLD_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
@@ -244,7 +247,9 @@ def document(root: str, children: Sequence[xml.Child], headers: Mapping[str, str
 def check_bucket_name(name: str, *, strict: bool) -> None:
     """Raises S3Error for what cannot be a bucket's name (Amazon S3 user guide, "Bucket naming rules")."""
     good = _NAME.fullmatch(name) if strict else _OLD_NAME.fullmatch(name)
-    if good and (".." in name or (strict and (".-" in name or "-." in name)) or _IP.fullmatch(name)):
+    if good and (
+        name in SWIFT or ".." in name or (strict and (".-" in name or "-." in name)) or _IP.fullmatch(name)
+    ):
         good = None
     if not good:
         raise S3Error("InvalidBucketName", BucketName=name)

@@ -86,6 +86,38 @@ def delete_ownership(call: Call) -> Response:
     return Response(204)
 
 
+# ---- encryption: the operator's, of everything or of nothing
+
+
+def encrypts(call: Call) -> bool:
+    """Whether what is stored now is encrypted at rest."""
+    return bool(call.store.facts.get("encryption", {}).get("enabled"))
+
+
+def get_encryption(call: Call) -> Response:
+    if not encrypts(call):
+        raise S3Error("ServerSideEncryptionConfigurationNotFoundError", BucketName=call.name)
+    rule: list[xml.Child] = [("ApplyServerSideEncryptionByDefault", [("SSEAlgorithm", "AES256")])]
+    return document("ServerSideEncryptionConfiguration", [("Rule", rule)])
+
+
+def put_encryption(call: Call) -> Response:
+    """Asks for what is so or cannot be."""
+    root = call.document("ServerSideEncryptionConfiguration")
+    wish = root.get("Rule", "ApplyServerSideEncryptionByDefault", "SSEAlgorithm")
+    if not wish:
+        raise S3Error("MalformedXML")
+    if wish != "AES256" or not encrypts(call):
+        raise S3Error("NotImplemented", "Encryption is set up by the operator, with AES256.")
+    return Response(200)
+
+
+def delete_encryption(call: Call) -> Response:
+    if encrypts(call):
+        raise S3Error("NotImplemented", "The operator has all objects encrypted.")
+    return Response(204)
+
+
 # ---- what no bucket has, in the words that clients understand
 
 
@@ -100,10 +132,6 @@ def accelerate(call: Call) -> Response:
 def logging(call: Call) -> Response:
     body: list[xml.Child] = []
     return document("BucketLoggingStatus", body)
-
-
-def no_encryption(call: Call) -> Response:
-    raise S3Error("ServerSideEncryptionConfigurationNotFoundError", BucketName=call.name)
 
 
 def no_website(call: Call) -> Response:

@@ -124,7 +124,7 @@ def source_of(call: Call) -> Source:
 
 def copy_object(call: Call) -> Response:
     """CopyObject."""
-    objects.refuse_encryption(call)
+    objects.check_encryption(call)
     source = source_of(call)
     if source.size > objects.MOST:
         raise S3Error("InvalidRequest", f"A source may have {objects.MOST} bytes at most.")

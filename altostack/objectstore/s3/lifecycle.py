@@ -15,6 +15,7 @@ from altostack.objectstore.s3.call import Call, document
 from altostack.objectstore.s3.errors import S3Error
 from altostack.objectstore.s3.rounds import Round, apply
 from altostack.objectstore.s3.tagging import checked
+from altostack.objectstore.s3.versioning import kept_versions
 
 __all__ = ["Round", "apply", "delete", "get", "put"]
 
@@ -107,6 +108,8 @@ def _rule(call: Call, one: xml.Element) -> Rule:
         else:
             rule |= _when(expiration, least=1)
     transitions = list(one.all("Transition"))
+    if transitions and kept_versions(call.info):
+        raise S3Error("NotImplemented", "Where versions are kept, objects stay in their storage class.")
     for transition in transitions:
         found = True
         chosen = transition.get("StorageClass")

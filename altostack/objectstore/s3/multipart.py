@@ -41,7 +41,7 @@ UPLOAD: Final = "x-object-sysmeta-s3api-upload-id"
 
 def create(call: Call) -> Response:
     """CreateMultipartUpload."""
-    objects.refuse_encryption(call)
+    objects.check_encryption(call)
     given = headers.for_put(call.request)
     given |= tagging.for_put(call) | objects.acl_for_put(call) | lock.for_put(call)
     given[_KIND] = given.pop("content-type")
@@ -89,7 +89,7 @@ def _number(call: Call) -> int:
 
 def put_part(call: Call) -> Response:
     """UploadPart."""
-    objects.refuse_encryption(call)
+    objects.check_encryption(call)
     number, upload = _number(call), uploads.upload_id(call)
     held = uploads.find(call, upload)
     content = call.content()

@@ -9,7 +9,17 @@ from typing import Final
 from altostack.objectstore.http import Response
 from altostack.objectstore.middleware.shape import IS_SLO, true
 from altostack.objectstore.middleware.versioned import CHANGE_VERSION, MARKER_TYPE, VERSION_ID
-from altostack.objectstore.s3 import acl, checksums, classes, headers, lock, notification, segments, tagging
+from altostack.objectstore.s3 import (
+    acl,
+    checksums,
+    classes,
+    configuration,
+    headers,
+    lock,
+    notification,
+    segments,
+    tagging,
+)
 from altostack.objectstore.s3.body import Content
 from altostack.objectstore.s3.call import Call
 from altostack.objectstore.s3.errors import S3Error, invalid
@@ -32,13 +42,19 @@ def version_query(call: Call) -> dict[str, str]:
     return {"version-id": call.version}
 
 
-def refuse_encryption(call: Call) -> None:
-    """Raises S3Error NotImplemented: what the operator has encrypted, is; nobody can ask for it by object."""
-    for name in call.request.headers:
-        if name.startswith(_ENCRYPTION):
-            raise S3Error(
-                "NotImplemented", f"The header {name} implies functionality that is not implemented"
-            )
+def check_encryption(call: Call) -> dict[str, str]:
+    """The headers that confirm a wish for encryption at rest. Raises S3Error NotImplemented for what is not so.
+
+    The operator has everything encrypted or nothing; nobody brings keys.
+    """
+    shown: dict[str, str] = {}
+    for name, value in call.request.headers.items():
+        if not name.startswith(_ENCRYPTION):
+            continue
+        if name != _ENCRYPTION[0] or value != "AES256" or not configuration.encrypts(call):
+            raise S3Error("NotImplemented", f"Nothing here implements {name}: {value[:32]}")
+        shown[name] = value
+    return shown
 
 
 # ---- reading
@@ -161,14 +177,14 @@ def _one_part(call: Call, response: Response, shown: dict[str, str], part: int) 
 
 def put(call: Call) -> Response:
     """PutObject."""
-    refuse_encryption(call)
+    confirmed = check_encryption(call)
     content = call.content()
     if content.length is not None and content.length > MOST:
         raise S3Error("EntityTooLarge", ProposedSize=str(content.length), MaxSizeAllowed=str(MOST))
     given = headers.for_put(call.request)
     given |= tagging.for_put(call) | acl_for_put(call) | lock.for_put(call)
     response = store(call, given, content)
-    shown = {"etag": f'"{headers.etag_of(response.headers)}"', **sums_shown(content)}
+    shown = {"etag": f'"{headers.etag_of(response.headers)}"', **sums_shown(content), **confirmed}
     if kept_versions(call.info):
         shown["x-amz-version-id"] = response.headers.get(VERSION_ID, "null")
     notification.event(

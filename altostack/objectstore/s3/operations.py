@@ -78,7 +78,9 @@ BUCKET: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "requestPayment"): ("s3:GetBucketRequestPayment", configuration.request_payment),
     ("GET", "accelerate"): ("s3:GetAccelerateConfiguration", configuration.accelerate),
     ("GET", "logging"): ("s3:GetBucketLogging", configuration.logging),
-    ("GET", "encryption"): ("s3:GetEncryptionConfiguration", configuration.no_encryption),
+    ("GET", "encryption"): ("s3:GetEncryptionConfiguration", configuration.get_encryption),
+    ("PUT", "encryption"): ("s3:PutEncryptionConfiguration", configuration.put_encryption),
+    ("DELETE", "encryption"): ("s3:PutEncryptionConfiguration", configuration.delete_encryption),
     ("GET", "website"): ("s3:GetBucketWebsite", configuration.no_website),
     ("GET", "replication"): ("s3:GetReplicationConfiguration", configuration.no_replication),
 }
@@ -113,6 +115,8 @@ _WORDS: Final = (
     "legal-hold", "restore", "select", "torrent", "analytics", "inventory", "metrics", "intelligent-tiering",
     "session", "metadataTable", "renameObject", "list-type",
 )  # fmt: skip
+# What can be read and not be changed.
+_FIXED: Final = frozenset({"requestPayment", "accelerate", "logging", "website", "replication"})
 _VERSIONED: Final = {
     "s3:GetObject": "s3:GetObjectVersion",
     "s3:DeleteObject": "s3:DeleteObjectVersion",
@@ -157,7 +161,8 @@ def find(call: Call) -> tuple[str, Operation]:
         return wanted, found
     if method == "HEAD" and table is BUCKET:
         return "", table["HEAD", ""]
-    if wanted and (any(name == wanted for _, name in table) or (method == "HEAD")):
+    known = wanted not in _FIXED and any(name == wanted for _, name in table)
+    if method == "HEAD" or (wanted and known):
         raise S3Error("MethodNotAllowed", Method=method)
     if wanted:
         raise S3Error("NotImplemented", f"Nothing here implements {word!r}.")

@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.objectstore.s3.conftest import code
+from tests.objectstore.s3.conftest import KEYS, PIPELINE, code
 from tests.objectstore.s3.signer import Signer, send
+from tests.objectstore.world import world
 
 
 def refused(call: Any) -> str:
@@ -214,7 +216,19 @@ def test_keys_that_are_too_long(s3: Any, bucket: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["..", "ab", "A-Capital", "under_score", "192.168.0.1", "-dash", "a..b", "x" * 64, "a+segments"]
+    "name",
+    [
+        "..",
+        "ab",
+        "A-Capital",
+        "under_score",
+        "192.168.0.1",
+        "-dash",
+        "a..b",
+        "x" * 64,
+        "a+segments",
+        "endpoints",
+    ],
 )
 def test_names_of_buckets(url: str, name: str) -> None:
     path = f"/{name}"
@@ -258,6 +272,32 @@ def test_documents_that_are_refused(s3: Any, bucket: str, url: str, text: bytes)
     assert b"root:" not in answer.body
 
 
+AES = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
+
+
+def test_encryption_at_rest_can_be_asked_for(tmp_path: Any, session: Any) -> None:
+    secret = {"encryption_root_secret": base64.b64encode(b"k" * 48).decode()}
+    pipeline = PIPELINE.replace("symlink", "symlink encryption")
+    found = world(tmp_path, pipeline=pipeline, options={"s3": KEYS, "encryption": secret})
+    s3 = session.client(
+        "s3", endpoint_url=found.serve(), region_name="us-east-1", aws_access_key_id="alice",
+        aws_secret_access_key="alice-secret", config=Config(s3={"addressing_style": "path"}),
+    )  # fmt: skip
+    try:
+        s3.create_bucket(Bucket="garden")
+        put = s3.put_object(Bucket="garden", Key="k", Body=b"x", ServerSideEncryption="AES256")
+        assert put["ServerSideEncryption"] == "AES256"
+        assert s3.get_object(Bucket="garden", Key="k")["Body"].read() == b"x"
+        assert s3.get_bucket_encryption(Bucket="garden")["ServerSideEncryptionConfiguration"]["Rules"][0]
+        s3.put_bucket_encryption(Bucket="garden", ServerSideEncryptionConfiguration=AES)
+        with pytest.raises(ClientError) as error:
+            s3.put_object(Bucket="garden", Key="k", Body=b"y", ServerSideEncryption="aws:kms")
+        assert code(error) == "NotImplemented"
+    finally:
+        s3.close()
+        found.close()
+
+
 def test_what_is_not_there_says_so(s3: Any, bucket: str) -> None:
     for call, wanted in (
         (lambda: s3.get_bucket_encryption(Bucket=bucket), "ServerSideEncryptionConfigurationNotFoundError"),
@@ -270,6 +310,8 @@ def test_what_is_not_there_says_so(s3: Any, bucket: str) -> None:
         (lambda: s3.list_bucket_analytics_configurations(Bucket=bucket), "NotImplemented"),
         (lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", ServerSideEncryption="AES256"), "NotImplemented"),
         (lambda: s3.restore_object(Bucket=bucket, Key="k"), "NotImplemented"),
+        (lambda: s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={}), "NotImplemented"),
+        (lambda: s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration=AES), "NotImplemented"),
         (lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"", StorageClass="NOWHERE"), "InvalidStorageClass"),
     ):  # fmt: skip
         assert refused(call) == wanted
