@@ -2,13 +2,15 @@
 
 The owner of each is an object named after it in a hidden account; so a bucket can be found without a signature, and
 by somebody of another account whom its policy lets in. Containers that Swift's users make have no such entry: their
-accounts reach them by S3 as well, others do not.
+accounts reach them by S3 as well, others do not. A second list names every bucket that daemons have to look after.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlencode
 
 from altostack.objectstore.http import Refusal, Request, Response
 from altostack.objectstore.s3.call import allowed
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 ACCOUNT: Final = ".s3"
 CONTAINER: Final = "buckets"
+WATCHED: Final = "watched"  # objects named account/bucket
 OWNER: Final = "x-object-sysmeta-s3api-owner"
 _AGE: Final = 5.0  # seconds; changes by other machines are seen after that
 _SIZE: Final = 20_000
@@ -80,9 +83,46 @@ class Buckets:
                 self._ask("DELETE", name)
         self._held.pop(name, None)
 
+    def watch(self, account: str, name: str) -> None:
+        """The bucket has something for daemons to do. Raises S3Error."""
+        headers = {"content-length": "0"}
+        response = self._send("PUT", WATCHED, f"{account}/{name}", headers)
+        if response.status == 404:
+            self._send("PUT", WATCHED)
+            response = self._send("PUT", WATCHED, f"{account}/{name}", headers)
+        if not response.good:
+            raise S3Error("ServiceUnavailable")
+
+    def unwatch(self, account: str, name: str) -> None:
+        """The bucket is gone."""
+        self._send("DELETE", WATCHED, f"{account}/{name}")
+
+    def watched(self, page: int = 1000) -> Iterator[tuple[str, str]]:
+        """(account, bucket) of all that are watched."""
+        last = ""
+        while True:
+            query = {"format": "json", "limit": str(page)} | ({"marker": last} if last else {})
+            entries = self._send("GET", WATCHED, query=urlencode(query)).entries or []
+            for entry in entries:
+                account, _, name = entry["name"].rpartition("/")
+                yield account, name
+            if len(entries) < page:
+                return
+            last = entries[-1]["name"]
+
     def _ask(self, method: str, name: str | None, headers: dict[str, str] | None = None) -> Response:
-        path = f"/v1/{ACCOUNT}/{CONTAINER}" + (f"/{name}" if name is not None else "")
-        request = Request(method, path, headers=headers)
+        return self._send(method, CONTAINER, name, headers)
+
+    def _send(
+        self,
+        method: str,
+        container: str,
+        name: str | None = None,
+        headers: dict[str, str] | None = None,
+        query: str = "",
+    ) -> Response:
+        path = f"/v1/{ACCOUNT}/{container}" + (f"/{quote(name)}" if name is not None else "")
+        request = Request(method, path, headers=headers, query_string=query)
         request.authorize = allowed
         request.facts["s3"] = True
         try:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from altostack.objectstore import stamp
@@ -19,6 +19,10 @@ from altostack.objectstore.s3.keys import Caller, Keys
 from altostack.objectstore.s3.signature import Signed
 from altostack.objectstore.storage import Info
 from altostack.objectstore.store import Store
+
+if TYPE_CHECKING:
+    from altostack.objectstore.s3.buckets import Buckets
+    from altostack.objectstore.s3.delivery import Notices
 
 MAX_DOCUMENT: Final = 4 << 20  # bytes of XML or JSON in a request
 SEGMENTS: Final = "+segments"  # after a bucket's name: the container of its multipart uploads
@@ -48,8 +52,8 @@ class Gate:
     part_size: int = 5 << 20
     parts: int = 10_000
     listing: int = 1000
-    buckets: Any = None  # Buckets
-    notices: Any = None  # Notices
+    buckets: Buckets = field(init=False)
+    notices: Notices = field(init=False)
 
 
 @dataclass(kw_only=True)

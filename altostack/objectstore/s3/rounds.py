@@ -1,4 +1,4 @@
-"""One round through all buckets: what their lifecycle rules say is due, inventories, events not delivered yet."""
+"""One round through the buckets that are watched: lifecycle rules, inventories, events that were not delivered yet."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import quote
 
 from altostack.objectstore import stamp
 from altostack.objectstore.http import Refusal, Request, Stream
 from altostack.objectstore.middleware.shape import bare, pieces
 from altostack.objectstore.middleware.versioned import MARKER_TYPE
 from altostack.objectstore.s3 import (
-    buckets,
     classes,
     headers,
     inventory,
@@ -25,7 +23,7 @@ from altostack.objectstore.s3 import (
     tagging,
     uploads,
 )
-from altostack.objectstore.s3.call import EVENTS, Call, Gate, allowed
+from altostack.objectstore.s3.call import EVENTS, Call, Gate
 from altostack.objectstore.s3.errors import S3Error
 from altostack.objectstore.s3.notification import event
 from altostack.objectstore.s3.versioning import enabled, kept_versions
@@ -73,7 +71,7 @@ def apply(
     if not isinstance(found, Gate):
         return done  # S3 is not in the pipeline
     moment = store.clock.seconds() if now is None else now
-    for number, (name, account) in enumerate(_buckets(found)):
+    for number, (account, name) in enumerate(found.buckets.watched()):
         if number % parts != part:
             continue
         if pause is not None:
@@ -84,28 +82,6 @@ def apply(
             done.failures += 1
             log.warning("the lifecycle of bucket %s stopped: %s", name, error)
     return done
-
-
-def _buckets(gate: Gate) -> Iterator[tuple[str, str]]:
-    """(name, account) of all registered buckets."""
-    last = ""
-    while True:
-        query = f"format=json&limit={_PAGE}" + (f"&marker={quote(last)}" if last else "")
-        request = Request("GET", f"/v1/{buckets.ACCOUNT}/{buckets.CONTAINER}", query_string=query)
-        request.authorize = allowed
-        request.facts["s3"] = True
-        try:
-            response = gate.app(request)
-        except Refusal as refusal:
-            response = refusal.response()
-        entries = response.entries or []
-        for entry in entries:
-            owner = gate.buckets.owner(entry["name"])
-            if owner:
-                yield entry["name"], owner
-        if len(entries) < _PAGE:
-            return
-        last = entries[-1]["name"]
 
 
 class _Bucket:
@@ -141,6 +117,7 @@ class _Bucket:
         if call.find(pending) is not None:
             self._done.delivered += self._gate.notices.deliver_all(call.account, pending)
         if call.find(call.name) is None:
+            self._gate.buckets.unwatch(call.account, call.name)
             return
         for name in inventory.due(call, self._now, self._day):
             inventory.write(call, name, self._now)

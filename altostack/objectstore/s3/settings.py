@@ -15,6 +15,7 @@ from altostack.objectstore.storage import Info
 PREFIX: Final = "x-container-sysmeta-s3api-"
 MAX_KEPT: Final = 24 << 10  # characters in one header
 _PLAIN: Final = 512
+_FOR_DAEMONS: Final = frozenset({"lifecycle", "inventory", "notification"})
 
 
 def read(info: Info, name: str) -> Any:
@@ -46,3 +47,5 @@ def keep(call: Call, name: str, value: Any) -> None:
     """Set or, with None, remove a setting of the call's bucket."""
     call.must(call.swift("POST", call.name, headers=header(name, value)))
     call.forget()
+    if value is not None and name in _FOR_DAEMONS:
+        call.gate.buckets.watch(call.account, call.name)

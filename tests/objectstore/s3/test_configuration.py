@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from altostack.objectstore.http import Request
+from altostack.objectstore.s3.call import allowed
 from altostack.objectstore.s3.lifecycle import apply
 from tests.objectstore.s3.conftest import Clock, code
 from tests.objectstore.s3.signer import send
@@ -165,6 +167,22 @@ def test_old_versions_go(s3: Any, bucket: str, store: World, clock: Clock) -> No
     clock.ahead = 0
     found = s3.list_object_versions(Bucket=bucket, Prefix="k")["Versions"]
     assert [one["VersionId"] for one in found] == [made[3], made[2]]
+
+
+def test_containers_that_swift_made_are_looked_after(s3: Any, store: World, clock: Clock) -> None:
+    gate = store.store.handlers["s3"]
+    request = Request("PUT", "/v1/AUTH_wonderland")
+    request.authorize = allowed
+    gate.app(request)
+    request = Request("PUT", "/v1/AUTH_wonderland/plain")
+    request.authorize = allowed
+    gate.app(request)
+    s3.put_object(Bucket="plain", Key="k", Body=b"x")
+    put_rules(s3, "plain", rule(Expiration={"Date": "2020-01-01T00:00:00Z"}))
+    assert apply(store.store).expired == 1
+    s3.delete_bucket(Bucket="plain")
+    assert apply(store.store).buckets == 0
+    assert list(gate.buckets.watched()) == []
 
 
 def test_locked_versions_stay(s3: Any, store: World, clock: Clock) -> None:
