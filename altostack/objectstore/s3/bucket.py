@@ -11,6 +11,7 @@ from altostack.objectstore.s3.errors import S3Error
 from altostack.objectstore.s3.versioning import ENABLED
 
 _LOCATION: Final = "location"
+_DOMAIN: Final = "x-account-sysmeta-project-domain-id"
 OWNERSHIPS: Final = ("BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter")
 
 
@@ -42,9 +43,10 @@ def create(call: Call) -> Response:
         raise S3Error("BucketAlreadyOwnedByYou", BucketName=call.name)
     if call.gate.buckets.claim(call.name, call.account) != call.account:
         raise S3Error("BucketAlreadyExists", BucketName=call.name)
+    headers |= _domain(call)
     response = call.swift("PUT", call.name, headers=headers)
     if response.status == 404:  # the account is not there yet
-        call.must(call.swift("PUT"))
+        call.must(call.swift("PUT", headers=_domain(call)))
         response = call.swift("PUT", call.name, headers=headers)
     if response.status == 202:
         raise S3Error("BucketAlreadyOwnedByYou", BucketName=call.name)
@@ -55,6 +57,13 @@ def create(call: Call) -> Response:
         call.must(call.swift("POST", call.name, headers={ENABLED: "true"}))
     call.forget()
     return Response(200, {"location": f"/{call.name}"})
+
+
+def _domain(call: Call) -> dict[str, str]:
+    """What a new account has to know for Swift's ACLs: of which domain its project is."""
+    if call.caller is None or call.store.known.account(call.account) is not None:
+        return {}
+    return {_DOMAIN: call.caller.context.project_domain_id or ""}
 
 
 def _located(call: Call, location: str, headers: dict[str, str]) -> str:

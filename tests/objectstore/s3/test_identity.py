@@ -85,6 +85,9 @@ def test_an_access_key_opens_its_projects_account(site: Site) -> None:
     mine, his = site.s3(alice), site.s3(bob)
     mine.create_bucket(Bucket="garden")
     mine.put_object(Bucket="garden", Key="k", Body=b"x")
+    account = site.store.known.account(f"AUTH_{alice['project']}")
+    assert account is not None
+    assert account.metadata["x-account-sysmeta-project-domain-id"][0] == "default"
     assert mine.list_buckets()["Owner"] == {"ID": alice["project"], "DisplayName": "alice"}
     assert refused(lambda: his.get_object(Bucket="garden", Key="k")) == "AccessDenied"
     assert refused(lambda: his.create_bucket(Bucket="garden")) == "BucketAlreadyExists"
