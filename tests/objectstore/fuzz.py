@@ -3,9 +3,10 @@
     python -m tests.objectstore.fuzz --requests 100000 --seed 1
 
 Half go over loopback sockets, half through the pipeline in this process. Faults are: an answer of the 500s other than
-501 (and 505 to another protocol), none within `PATIENCE` seconds, a refusal that is not in the service's own form, a
-traceback or a secret in an answer, an error in the log, and a store that is not whole afterwards. Each request depends
-on the seed and its number alone; ``--only N`` repeats one (its answer depends on those before it, too).
+501 (505 to another protocol, 503 if the request is answered when it is repeated), none within `PATIENCE` seconds, a
+refusal that is not in the service's own form, a traceback or a secret in an answer, an error in the log, and a store
+that is not whole afterwards. Each request depends on the seed and its number alone; ``--only N`` repeats one (its
+answer depends on those before it, too).
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Report:
     good: Counter[str] = field(default_factory=Counter)  # of each kind, how many succeeded
     broken_off: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    races: int = 0  # answers of 503 that were another when the request was repeated
     slowest: float = 0.0
 
     def text(self) -> str:
@@ -87,6 +89,7 @@ class Report:
             f"slowest answer: {self.slowest:.2f} s",
             f"answers that broke off: {dict(self.broken_off)}",
         ]
+        lines += [f"unavailable at first, answered when repeated: {self.races}"]
         return "\n".join([*lines, f"faults: {len(self.faults)}", *self.faults])
 
 
@@ -163,11 +166,18 @@ class Fuzzer:
         finally:
             self._running.pop(me, None)
         seconds = time.monotonic() - began
+        # Others write the same object at the same time. Only what stays unavailable is a fault.
+        again = None
+        if answer.status == 503:
+            again = self._over_socket(asked) if over_socket else self._inside(asked, r)
         with self._lock:
             self.report.slowest = max(self.report.slowest, seconds)
             self.report.statuses[answer.status] += 1
             self.report.kinds[asked.kind] += 1
             self.report.good[asked.kind] += 200 <= answer.status < 400
+            if again is not None and again.status != 503:
+                self.report.races += 1  # it was told to come back later, and rightly so
+                return
             for fault in judge(asked, answer, self.folder):
                 shown = asked.bytes()[:600]
                 self.report.faults.append(

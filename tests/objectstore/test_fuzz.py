@@ -11,7 +11,9 @@ from altostack.objectstore.http import Refusal, Request
 from altostack.objectstore.proxy.spread import settle
 from altostack.objectstore.storage import DeviceGone, Superseded
 from tests.objectstore.fuzz import Answer, Fuzzer, judge, leftovers
+from tests.objectstore.s3.signer import Signer
 from tests.objectstore.wild import Wild, wild
+from tests.objectstore.world import world
 
 
 def test_wild_requests_find_no_fault(tmp_path: Path) -> None:
@@ -77,6 +79,20 @@ def test_a_path_of_bytes_that_are_no_text_is_refused() -> None:
         assert refused.value.status == 412
         with pytest.raises(Refusal):
             request.rewrite(path=path)
+
+
+def test_a_script_asks_for_a_bucket_of_no_possible_name(tmp_path: Path) -> None:
+    """What rules for scripts a bucket has was looked up outside of where refusals become S3's errors."""
+    here = world(
+        tmp_path,
+        pipeline="catch gatekeeper s3 service",
+        options={"s3": {"key_alice": "alice-secret AUTH_a alice"}},
+    )
+    headers = Signer("http://h").headers("GET", "/%00", more={"origin": "http://page"})
+    answer = here.ask("GET", "/%00", **headers)
+    assert 400 <= answer.status < 500
+    assert answer.headers["content-type"] == "application/xml"
+    here.close()
 
 
 def test_two_writes_at_once_that_each_win_on_one_device_of_two() -> None:

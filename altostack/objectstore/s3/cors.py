@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from altostack.objectstore.http import Response
+from altostack.objectstore.http import Refusal, Response
 from altostack.objectstore.s3 import access, settings, xml
 from altostack.objectstore.s3.call import Call, document
 from altostack.objectstore.s3.errors import S3Error
@@ -137,8 +137,8 @@ def decorate(call: Call, response: Response) -> None:
     """Tell a script's browser that it may see the answer."""
     try:
         rules = _rules(call)
-    except S3Error:
-        return  # no such bucket: the answer says so itself
+    except Refusal:
+        return  # no such bucket, or no bucket's name: the answer says so itself
     origin = call.header("origin")
     rule = _find(rules, origin, call.request.method)
     if rule is not None:
