@@ -95,7 +95,7 @@ class Stream:
         parts: list[bytes] = []
         while size > 0:
             if not self._rest:
-                self._rest = next(self._chunks, b"")
+                self._rest = next(filter(None, self._chunks), b"")  # an empty piece is not the end
                 if not self._rest:
                     break
             part, self._rest = self._rest[:size], self._rest[size:]
