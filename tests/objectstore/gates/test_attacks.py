@@ -206,10 +206,10 @@ def test_a_form_sets_no_headers_but_its_own(here: World) -> None:
 # ---- too late, too early, altered (13)
 
 
-@pytest.mark.parametrize(
-    "expires", ["1", str(int(time.time()) - 1), "-1", "0x7fffffff", "1e12", " 9999999999", "NaN"]
-)
+@pytest.mark.parametrize("expires", ["1", "a moment ago", "-1", "0x7fffffff", "1e12", " 9999999999", "NaN"])
 def test_what_has_ended_has_ended(here: World, expires: str) -> None:
+    if expires == "a moment ago":
+        expires = str(int(time.time()) - 1)
     path = f"{C}/o"
     here.put(path, b"x", x_auth_token="anna")
     assert here.get(path, query=temp_url("GET", path, expires)).status == 401
