@@ -22,11 +22,13 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import urllib3
 
 from tests.probe.objectstore_stand import Stand
 
+PATIENCE = 40.0  # seconds
 META = "x-object-meta-n"
 SIZES = (0, 1, 700, 5000, 16384, 70_000, 200_000)
 
@@ -181,7 +183,8 @@ class Writers:
         """Read, and see whether the answer can be. ``fresh``: nothing older than what was acknowledged may come."""
         at = time.monotonic()
         proxy = chance.choice(sorted(one for one in self.stand.ports if one.startswith("p")))
-        status, content, headers = self.ask(
+        ask = self.insist if fresh else self.ask
+        status, content, headers = ask(
             "GET", name, headers={"x-newest": "true"} if fresh else {}, proxy=proxy
         )
         if status not in (200, 404):
@@ -200,6 +203,15 @@ class Writers:
             self.wrong.append(f"{name.path}: {found}, which nobody wrote ({len(content)} bytes)")
         if fresh and found not in (allowed := name.allowed(at, time.monotonic())):
             self.wrong.append(f"{name.path}: {found}, older than what was acknowledged: {allowed}")
+
+    def insist(self, *places: Any, **names: Any) -> tuple[int, bytes, Mapping[str, str]]:
+        """As `ask`, again while a node that was gone may still count as gone: sixteen seconds (`disk.links`)."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            answer = self.ask(*places, **names)
+            if answer[0] not in (0, 503) or time.monotonic() > end:
+                return answer
+            time.sleep(0.5)
 
     def ask(
         self,

@@ -170,7 +170,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     with standing(tmp_path) as stand:
         writers = Writers(stand, SEED)
         for container, policy in CONTAINERS.items():
-            made, _, _ = writers.ask("PUT", f"/v1/a/{container}", headers={"x-storage-policy": policy})
+            made, _, _ = writers.insist("PUT", f"/v1/a/{container}", headers={"x-storage-policy": policy})
             assert made in (201, 202)
         faults = Faults(stand, chance)
         writers.start()
@@ -210,7 +210,7 @@ def check_rest(stand: Stand, writers: Writers, chance: Random) -> None:
     for name in writers.every:
         writers.read(name, chance, fresh=True)
         assert not writers.wrong, writers.wrong[:5]
-        status, content, headers = writers.ask("GET", name)
+        status, content, headers = writers.insist("GET", name)
         assert status in (200, 404), name.path
         if status == 200:
             values[name.path] = (headers["etag"].strip('"'), len(content))
@@ -218,7 +218,7 @@ def check_rest(stand: Stand, writers: Writers, chance: Random) -> None:
     for number, container in enumerate(CONTAINERS):
         prefix = f"/v1/a/{container}/"
         wanted = {path.removeprefix(prefix): one for path, one in values.items() if path.startswith(prefix)}
-        _, listed, _ = writers.ask("GET", f"/v1/a/{container}?format=json", proxy="p2")
+        _, listed, _ = writers.insist("GET", f"/v1/a/{container}?format=json", proxy="p2")
         found = {one["name"]: (one["hash"], one["bytes"]) for one in msgspec.json.decode(listed)}
         for name in found.keys() ^ wanted.keys():
             print(container, name, describe(stand, prefix + name))
