@@ -61,8 +61,9 @@ class Sums:
             when = _changed(f"{top}/{suffix}")
             if when:
                 known = before.get(suffix)
-                fresh = known is None or known[0] != when
-                after[suffix] = (when, _sum(place, part, suffix, frag)) if fresh or known is None else known
+                if known is None or known[0] != when:
+                    known = (when, _sum(place, part, suffix, frag))
+                after[suffix] = known
         if after != before:
             self._keep(place, part, frag, after)
         found = {suffix: one for suffix, (_, one) in after.items() if one}

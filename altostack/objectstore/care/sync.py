@@ -49,9 +49,7 @@ class Sender:
         self._care, self._hosts = care, hosts
         self._realms = sync.Realms(care.store.folder / sync.FILE)
         self._proxy: Handler = encryption.reader(care.store, Proxy(care.store))
-        self._plain: dict[
-            Spot, str
-        ] = {}  # containers that are not sent anywhere, as they were when that was seen
+        self._plain: dict[Spot, str] = {}  # what is sent nowhere -> its sum when that was seen
         self._http = urllib3.PoolManager(
             retries=False, timeout=urllib3.Timeout(connect=5.0, read=patience), maxsize=4
         )
