@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from random import Random
 
@@ -92,6 +93,34 @@ def test_a_script_asks_for_a_bucket_of_no_possible_name(tmp_path: Path) -> None:
     answer = here.ask("GET", "/%00", **headers)
     assert 400 <= answer.status < 500
     assert answer.headers["content-type"] == "application/xml"
+    here.close()
+
+
+@pytest.mark.parametrize("size", range(11))
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.bz2"])
+def test_an_archive_that_breaks_off_in_its_first_bytes(tmp_path: Path, kind: str, size: int) -> None:
+    here = world(tmp_path, pipeline="catch bulk service")
+    content = {"tar": b"x" * 10, "tar.gz": b"\x1f\x8b\x08\x1c\0\0\0\0\0\x03\0", "tar.bz2": b"BZh91AY&SY\0"}[
+        kind
+    ]
+    answer = here.put("/v1/a", content[:size], query={"extract-archive": kind})
+    assert answer.status == 200
+    assert b"Response Status: 400" in answer.read()
+    here.close()
+
+
+def test_a_copy_of_what_breaks_off_is_a_conflict(tmp_path: Path) -> None:
+    here = world(tmp_path, pipeline="catch copy slo service")
+    for path in ("/v1/a", "/v1/a/c"):
+        here.put(path)
+    for name in ("1", "2"):
+        here.put(f"/v1/a/c/{name}", name.encode() * 1000)
+    manifest = json.dumps([{"path": "/c/1"}, {"path": "/c/2"}]).encode()
+    assert here.put("/v1/a/c/both", manifest, query={"multipart-manifest": "put"}).status == 201
+    assert here.delete("/v1/a/c/2").status == 204
+    assert here.put("/v1/a/c/copy", x_copy_from="c/both").status == 409
+    assert here.head("/v1/a/c/copy").status == 404
+    assert leftovers(tmp_path) == []
     here.close()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from altostack.objectstore.http import Handler, Place, Refusal, Request, Response, Stream, ask
+from altostack.objectstore.http import Handler, Place, Refusal, Request, Response, ask
 from altostack.objectstore.middleware.options import Wrap, number, store_of
 from altostack.objectstore.middleware.report import meanwhile, patient, report, status_line, wanted_format
 from altostack.objectstore.middleware.shape import (
@@ -19,8 +19,8 @@ from altostack.objectstore.middleware.shape import (
     SLO_SIZE,
     account_name,
     again,
+    as_body,
     bare,
-    pieces,
     require,
     true,
     two_parts,
@@ -189,7 +189,7 @@ class Copies:
         told |= {
             name: value for name, value in headers.items() if name.startswith(_META) or name == "x-delete-at"
         }
-        body = Stream(pieces(source.body), length)
+        body = as_body(source.body, length)
         return again(request, query=urlencode(query), headers=headers, body=body), told
 
     def _patient(self, request: Request, put: Request, source: Response, told: dict[str, str]) -> Response:

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from altostack.objectstore import stamp
-from altostack.objectstore.http import Body, Content, Refusal, Request, Response
+from altostack.objectstore.http import Body, Content, Refusal, Request, Response, Stream
 from altostack.objectstore.proxy import conditions
 from altostack.objectstore.store import Store
 
@@ -238,6 +238,18 @@ class _Multipart:
         close = getattr(self._content, "close", None)
         if close is not None:
             close()
+
+
+def as_body(content: Content, length: int | None) -> Stream:
+    """A response's body as a request's. What breaks off in it is a conflict, as other writers caused it."""
+
+    def whole() -> Iterator[bytes]:
+        try:
+            yield from pieces(content)
+        except Cut as trouble:
+            raise Refusal(409, str(trouble)) from None
+
+    return Stream(whole(), length)
 
 
 def pieces(content: Content) -> Iterator[bytes]:

@@ -66,7 +66,11 @@ def entries(source: Pump, compression: str) -> Iterator[Entry]:
     Raises tarfile.TarError, OSError, EOFError, zlib.error, ValueError for what is no such archive.
     """
     opened: Any = tarfile.open  # typeshed knows the mode as one of many literals
-    with opened(mode=f"r|{compression}", fileobj=source, bufsize=CHUNK, encoding="utf-8") as archive:
+    try:
+        reader = opened(mode=f"r|{compression}", fileobj=source, bufsize=CHUNK, encoding="utf-8")
+    except TypeError:  # tarfile looks at the byte behind the end of a header that was cut off
+        raise tarfile.ReadError("the header breaks off") from None
+    with reader as archive:
         while (info := archive.next()) is not None:
             archive.members = []  # else every name of the archive stays in memory
             file = archive.extractfile(info) if info.isfile() else None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from altostack.objectstore.http import Content as Bytes_
-from altostack.objectstore.http import Response, Stream
-from altostack.objectstore.middleware.shape import pieces
+from altostack.objectstore.http import Response
+from altostack.objectstore.middleware.shape import as_body
 from altostack.objectstore.middleware.versioned import VERSION_ID
 from altostack.objectstore.s3 import (
     access,
@@ -38,7 +38,7 @@ class Opened:
     def content(self, *algorithms: str | None) -> Content:
         """Its bytes, with checksums computed on their way."""
         body: Bytes_ = self.response.body
-        made = Content(Stream(pieces(body), self.length), self.length)
+        made = Content(as_body(body, self.length), self.length)
         for algorithm in algorithms:
             if algorithm:
                 made.count(algorithm)
