@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 
+from msgspec.structs import replace
+
 from altostack.objectstore.care import queue
 from altostack.objectstore.care.daemon import Care, Home
 from altostack.objectstore.care.report import Tally
 from altostack.objectstore.disk import pending
 from altostack.objectstore.disk.device import guarded
-from altostack.objectstore.stamp import seconds
-from altostack.objectstore.storage import Missing, Spot, StorageError, Superseded, Update
+from altostack.objectstore.stamp import ZERO, of_ns, seconds
+from altostack.objectstore.storage import Missing, Query, Row, Spot, StorageError, Superseded, Update
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,9 @@ def record(care: Care, home: Home, update: Update) -> None:
 class Numbers:
     """Tells accounts what their containers count, whenever that changed.
 
-    What was told is remembered in a file a device; without it everything is told again, which changes nothing.
+    An account believes what was true last, by the clocks of those who told it: nodes and proxies. Since clocks differ,
+    the next pass looks whether what was told is what the account says, and tells it once more otherwise. What was told
+    and seen is remembered in a file a device; without it everything is looked at again.
     """
 
     def __init__(self, care: Care) -> None:
@@ -89,7 +93,9 @@ class Numbers:
                 tally.count("containers")
                 try:
                     known = care.near.books.known(spot, "container")
-                    if known is not None and (told.get(spot.digest) == known.sum or self._tell(tally, spot)):
+                    if known is not None and (
+                        told.get(spot.digest) == known.sum or self._agreed(tally, spot)
+                    ):
                         now[spot.digest] = known.sum
                 except StorageError as error:
                     tally.complain(f"{device}: {error}")
@@ -97,8 +103,8 @@ class Numbers:
                 care.reports.keep(name, now)
         return tally
 
-    def _tell(self, tally: Tally, spot: Spot) -> bool:
-        """Whether the account knows what is true here now, or need not."""
+    def _agreed(self, tally: Tally, spot: Spot) -> bool:
+        """Whether the account says what is true here, or need not; else it is told."""
         care = self._care
         info = care.local.ledgers.facts(spot)
         if info.container is None or info.account.startswith(".shards_"):
@@ -107,15 +113,37 @@ class Numbers:
         if not any(care.is_mine(home.device) and home.spot == spot for home in homes):
             return False  # a handoff's numbers are not the container's
         row = care.local.ledgers.account_row(spot, info.account, info.container)
-        accounts = care.homes(info.account)
-        good = 0
-        for home in accounts:
+        agreed = True
+        for home in care.homes(info.account):
             try:
-                home.node.record(home.spot, info.account, None, (row,))
-                good += 1
+                agreed = self._told(tally, home, info.account, row) and agreed
             except StorageError as error:
+                agreed = False
                 tally.complain(f"{home.device.host}:{home.device.port}/{home.device.device}: {error}")
-        if 2 * good < len(accounts):
-            return False
+        return agreed
+
+    @staticmethod
+    def _told(tally: Tally, home: Home, account: str, row: Row) -> bool:
+        """Whether a copy of the account says so already."""
+        try:
+            found = home.node.list(home.spot, account, None, Query(prefix=row.name, limit=1))
+        except Missing:  # it is made by this line, or deleted
+            home.node.record(home.spot, account, None, (row,))
+            return True
+        held = next((one for one in found if isinstance(one, Row) and one.name == row.name), None)
+        if held is None:
+            if row.deleted:
+                return True
+        elif not row.deleted and (held.count, held.size, held.policy) == (row.count, row.size, row.policy):
+            return True
+        else:
+            row = replace(row, meta_timestamp=max(row.meta_timestamp, after(held.meta_timestamp)))
+        home.node.record(home.spot, account, None, (row,))
         tally.count("told")
-        return True
+        return False
+
+
+def after(stamp: str) -> str:
+    """The next moment."""
+    whole, _, rest = (stamp or ZERO).partition(".")
+    return of_ns(int(whole) * 1_000_000_000 + int(rest) + 1)

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import quote
 
 from altostack.objectstore.care.daemon import Care
+from altostack.objectstore.care.deliver import after
 from altostack.objectstore.care.report import Tally
 from altostack.objectstore.care.shard import Containers
 from altostack.objectstore.http import Bytes, Handler, Request, Response, Stream, ask
@@ -20,7 +21,6 @@ from altostack.objectstore.ledger import lines
 from altostack.objectstore.ledger.lines import Line
 from altostack.objectstore.proxy.app import Proxy
 from altostack.objectstore.proxy.backend import DATA_TIMESTAMP, POLICY, TIMESTAMP
-from altostack.objectstore.stamp import of_ns
 from altostack.objectstore.storage import Info, Missing, Spot, StorageError
 
 _NOT_KEPT: Final = frozenset(
@@ -93,7 +93,7 @@ class Reconciler:
             elif found.headers.get(TIMESTAMP, "") < stamp:
                 tally.complain(f"{path} is listed, and cannot be found")
                 return False
-        gone = self._ask("DELETE", path, old, {"x-timestamp": _after(stamp)})
+        gone = self._ask("DELETE", path, old, {"x-timestamp": after(stamp)})
         if gone.status not in (204, 404, 409):
             tally.complain(f"{path} cannot be removed where it was: {gone.status}")
             return False
@@ -125,9 +125,3 @@ class Reconciler:
 
     def _ask(self, method: str, path: str, policy: int, headers: dict[str, str]) -> Response:
         return ask(self._proxy, Request(method, path, headers={**headers, POLICY: str(policy)}))
-
-
-def _after(stamp: str) -> str:
-    """The next moment."""
-    whole, _, rest = stamp.partition(".")
-    return of_ns(int(whole) * 1_000_000_000 + int(rest) + 1)

@@ -11,6 +11,7 @@ import pytest
 from altostack.objectstore.care.audit import audit_databases
 from altostack.objectstore.care.databases import Databases
 from altostack.objectstore.care.deliver import Numbers, deliver
+from altostack.objectstore.stamp import of_ns
 from altostack.objectstore.storage import Kind, Row
 from tests.objectstore.care.cluster import Cluster
 
@@ -127,6 +128,22 @@ def test_accounts_hear_what_their_containers_count(cluster: Cluster) -> None:
         assert (info.count, info.bytes, info.containers) == (1, 5, 1)
     assert [numbers.run(name).did.get("told", 0) for name in cluster.names] == [0, 0, 0, 0]
     assert home.node.info(home.spot, "a", "c").count == 1
+
+
+def test_what_a_clock_that_is_ahead_told_is_put_right(cluster: Cluster) -> None:
+    for one in cluster.care.homes("a", "c"):
+        one.node.record(one.spot, "a", "c", [Row(name="o", timestamp=cluster.w.store.clock.now(), size=5)])
+    ahead = of_ns(time.time_ns() + 100 * 10**9)
+    wrong = Row(name="c", timestamp=of_ns(0), count=7, size=70, meta_timestamp=ahead)
+    for account in cluster.care.homes("a"):
+        account.node.record(account.spot, "a", None, [wrong])
+    numbers = Numbers(cluster.care)
+    for _ in range(2):
+        for name in cluster.names:
+            numbers.run(name)
+    for account in cluster.care.homes("a"):
+        info = account.node.info(account.spot, "a", None)
+        assert (info.count, info.bytes) == (1, 5)
 
 
 def test_a_database_that_was_forgotten_is_not_sent_again(tmp_path: Path) -> None:
