@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from altostack.objectstore.storage import (
 from altostack.objectstore.store import Rings
 
 log = logging.getLogger(__name__)
+_DISK_KNOWN = 5.0  # seconds; another may be mounted
 
 
 class LocalNode:
@@ -59,6 +62,19 @@ class LocalNode:
         self.ledgers = Ledgers(devices, settings, clock=clock)
         self.neighbours: Callable[[str, int], Node] = lambda host, port: self
         self.rings: Rings | None = None
+        self._disks: dict[str, tuple[float, int | None]] = {}
+
+    def disk(self, device: str) -> int | None:
+        """What tells the disk that a device is on from others (st_dev); None when it is not there."""
+        now = time.monotonic()
+        known = self._disks.get(device)
+        if known is None or now - known[0] > _DISK_KNOWN:
+            try:
+                number: int | None = os.stat(f"{self.devices.root}/{device}").st_dev
+            except OSError:
+                number = None
+            known = self._disks[device] = (now, number)
+        return known[1]
 
     # ---- objects
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import itertools
 import logging
+import os
 import random
 import threading
 import time
@@ -13,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from altostack.objectstore.disk.local import LocalNode
 from altostack.objectstore.http import Refusal
 from altostack.objectstore.proxy.affinity import Affinity
 from altostack.objectstore.storage import (
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _THREADS: Final = 128  # calls to other machines that run at a time
+_PROCESSORS: Final = os.cpu_count() or 1
 _GRACE: Final = 0.5  # seconds that slow nodes get once enough have answered
 
 
@@ -124,6 +127,7 @@ class Crew:
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
+        self._writing = 0  # writes under way
 
     @property
     def pool(self) -> ThreadPoolExecutor:
@@ -209,7 +213,16 @@ class Crew:
                         raise
                     tried = Target(other.device, other.spot, other.node, other.local, target.index)
 
-        return self.run(targets, one, enough, late=late, apart=True)  # each waits for its disk
+        with self._lock:
+            self._writing += 1
+            crowded = self._writing > _PROCESSORS
+        try:
+            # Each waits for its disk. Where that is one disk for all, and other writes keep the processors busy
+            # meanwhile, threads are nothing but work.
+            return self.run(targets, one, enough, late=late, apart=not (crowded and _on_one_disk(targets)))
+        finally:
+            with self._lock:
+                self._writing -= 1
 
 
 class _Shared:
@@ -222,6 +235,11 @@ class _Shared:
     def next(self) -> Target | None:
         with self._lock:
             return next(self._handoffs, None)
+
+
+def _on_one_disk(targets: Sequence[Target]) -> bool:
+    disks = {one.node.disk(one.device.device) for one in targets if isinstance(one.node, LocalNode)}
+    return len(disks) == 1 and None not in disks
 
 
 def _attempt(call: Callable[[Target], T], target: Target) -> T | StorageError:
