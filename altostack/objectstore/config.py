@@ -50,7 +50,7 @@ class Settings(Base, frozen=True, kw_only=True):
     port: int = 0
     public_url: str = ""
     processes: int = 1
-    threads: int = 32
+    threads: int = 64
     node_host: str = ""
     node_port: int = 6200
     devices: str = ""

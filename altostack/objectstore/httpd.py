@@ -41,6 +41,7 @@ from altostack.objectstore.http import (
     Response,
     Unsaid,
 )
+from altostack.objectstore.seats import Seats
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +61,11 @@ _READY: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 class Server:
     """Serves until `stop`.
 
-    threads: requests that run at a time. patience: seconds that a client may be silent inside a request; idle: and
-    between requests. A client that goes on sending what nobody reads is listened to for some seconds after the
-    answer: a connection that is closed at once would take the answer with it (RFC 9112, 9.6). done: called after each
-    answer with (request, response, bytes sent, seconds) for the access log.
+    threads: requests that run at a time; of those that get on without waiting, only ``seats`` (`seats`). patience:
+    seconds that a client may be silent inside a request; idle: and between requests. A client that goes on sending
+    what nobody reads is listened to for some seconds after the answer: a connection that is closed at once would
+    take the answer with it (RFC 9112, 9.6). done: called after each answer with (request, response, bytes sent,
+    seconds) for the access log.
     """
 
     def __init__(
@@ -71,7 +73,8 @@ class Server:
         handler: Handler,
         listener: socket.socket,
         *,
-        threads: int = 32,
+        threads: int = 64,
+        seats: int = 4,
         patience: float = 60.0,
         idle: float = 120.0,
         done: Callable[[Request, Response, int, float], None] | None = None,
@@ -82,18 +85,20 @@ class Server:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
         self._connections: dict[int, _Connection] = {}
         self._stopping = threading.Event()
+        self._seats = Seats(seats)
         self._threads = [
             threading.Thread(target=self._work, daemon=True, name=f"object-{number}")
             for number in range(threads)
         ]
         self._sweeper = threading.Thread(target=self._sweep, daemon=True, name="object-idle")
+        self._watcher = threading.Thread(target=self._seats.watch, daemon=True, name="object-seats")
 
     def start(self) -> Server:
         """Accept connections."""
         self._listener.setblocking(False)
         self._epoll.register(self._listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
         self._epoll.register(self._wake, select.EPOLLIN)
-        for thread in (*self._threads, self._sweeper):
+        for thread in (*self._threads, self._sweeper, self._watcher):
             thread.start()
         return self
 
@@ -106,8 +111,9 @@ class Server:
             return
         self._stopping.set()
         os.eventfd_write(self._wake, 1)
+        self._seats.close()
         until = time.monotonic() + grace
-        for thread in (*self._threads, self._sweeper):
+        for thread in (*self._threads, self._sweeper, self._watcher):
             thread.join(max(0.0, until - time.monotonic()))
         for connection in list(self._connections.values()):
             with contextlib.suppress(OSError):
@@ -124,8 +130,9 @@ class Server:
     # ---- threads
 
     def _work(self) -> None:
-        door = self._listener.fileno()
+        door, sitter = self._listener.fileno(), self._seats.sitter()
         while not self._stopping.is_set():
+            sitter.sit()
             try:
                 ready = self._epoll.poll(None, 1)
             except InterruptedError:
@@ -134,11 +141,14 @@ class Server:
                 if number == door:
                     self._accept()
                 elif number != self._wake and (connection := self._connections.get(number)) is not None:
+                    sitter.begin()
                     try:
                         self._serve(connection)
                     except Exception:
                         log.exception("a connection failed")
                         self._drop(connection)
+                    finally:
+                        sitter.end()
 
     def _accept(self) -> None:
         for _ in range(16):
