@@ -176,7 +176,7 @@ class Decoded:
             index = waiting.pop(0)
             reader = self._readers[index]
             try:
-                pieces.append(reader.read(size))
+                pieces.append(self._coder.check(reader.read(size)))
             except DeviceGone as error:
                 log.warning("fragment %d broke off: %s", index, error)
                 self._failed.add((reader.source.target.device.id, index))
