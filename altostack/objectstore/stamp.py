@@ -5,6 +5,7 @@ A timestamp is text: ten digits of seconds since 1970, a point, nine digits. Tex
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import time
@@ -62,9 +63,13 @@ def shown(stamp: str) -> str:
 
 def iso(stamp: str) -> str:
     """As listings show it: ``2026-01-31T12:00:00.123450``, UTC."""
-    whole, _, rest = stamp.partition(".")
-    day = datetime.fromtimestamp(int(whole), UTC)
-    return f"{day:%Y-%m-%dT%H:%M:%S}.{rest[:5]}0"
+    return f"{_second(stamp[:10])}.{stamp[11:16]}0"
+
+
+@functools.lru_cache(maxsize=16_384)
+def _second(text: str) -> str:
+    """A second of UTC. What is listed together was often written together."""
+    return datetime.fromtimestamp(int(text), UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def http_date(stamp: str) -> str:

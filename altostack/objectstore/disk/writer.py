@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -14,7 +15,7 @@ from altostack.objectstore.disk.device import Devices, trouble
 from altostack.objectstore.disk.layout import Files
 from altostack.objectstore.storage import DeviceFull, Exists, Metadata, Spot, Superseded, Update
 
-_UNSYNCED: Final = 64 << 20  # bytes
+_UNSYNCED: Final = 32 << 20  # bytes
 
 Deliver = Callable[[str, Spot, Sequence[Update]], None]
 
@@ -42,9 +43,10 @@ class FileWriter:
         self._timestamp, self._frag, self._deliver = timestamp, frag, deliver
         self._folder, self._twin = layout.object_folder(device, spot), twin
         self._absent = absent
-        self._updates: Sequence[
-            Update
-        ] = ()  # of a fragment: due when it is committed, since before it is no object
+        # Of a fragment: due when it is committed, since before it is no object.
+        self._updates: Sequence[Update] = ()
+        self._settling: threading.Thread | None = None
+        self._unsettled: OSError | None = None
         self._written = self._synced = 0
         self._sum: int | None = 0
         self._check(objects.look(self._folder))
@@ -94,10 +96,15 @@ class FileWriter:
             self._sum = None if self._written > objects.CHECKED else zlib.crc32(data, self._sum)
 
     def _settle(self) -> None:
-        """See to it that the last sync has little to do, and that content of unsaid length leaves the reserve alone."""
+        """See to it that the last sync has little to do, and that content of unsaid length leaves the reserve alone.
+
+        The disk works while the next content comes in; a disk that is slower holds it up.
+        """
         self._synced = self._written
         try:
-            os.fdatasync(self._descriptor)
+            self._settled()
+            self._settling = threading.Thread(target=self._sync, daemon=True, name="object-sync")
+            self._settling.start()
             if not self._announced:
                 self._devices.room(self._device, 0)
         except OSError as error:
@@ -107,10 +114,25 @@ class FileWriter:
             self.abort()
             raise
 
+    def _sync(self) -> None:
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            self._unsettled = error
+
+    def _settled(self) -> None:
+        """Wait for the sync under way. Raises what went wrong in it."""
+        thread, self._settling = self._settling, None
+        if thread is not None:
+            thread.join()
+        if self._unsettled is not None:
+            raise self._unsettled
+
     def put(self, metadata: Metadata, updates: Sequence[Update] = ()) -> None:
         """As `storage.Writer.put`. The same content with the same timestamp again (its size, etag and fragment's index
         are equal) changes nothing and is no error: so a push may be repeated. Other content is Superseded."""
         try:
+            self._settled()
             if self._announced > self._written:
                 os.ftruncate(self._descriptor, self._written)
             with self._alone():
@@ -158,9 +180,12 @@ class FileWriter:
         self._deliver(self._device, self._spot, self._updates)
 
     def abort(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor = self._descriptor
         temporary, self._temporary = self._temporary, ""
         if descriptor >= 0:
+            with contextlib.suppress(OSError):  # it is given up, or was said
+                self._settled()
+            self._descriptor = -1
             os.close(descriptor)
         if temporary:
             with contextlib.suppress(OSError):  # in its place, or on a device that is gone
