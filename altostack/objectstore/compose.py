@@ -144,9 +144,7 @@ def serve_store(
     if "clients" in listeners:
         if store.app is None:
             raise RuntimeError("the pipeline is not made yet")
-        servers.append(
-            Server(store.app, listeners["clients"], threads=store.settings.threads, done=accesses)
-        )
+        servers.append(Server(store.app, listeners["clients"], threads=store.settings.threads, done=accesses))
     if "nodes" in listeners:
         if not isinstance(store.local, LocalNode):
             raise RuntimeError("there are no devices to serve")

@@ -343,8 +343,8 @@ def test_archives_bring_no_headers_of_ours(here: World) -> None:
     ],
 )
 def test_smuggled_requests(here: World, lines: tuple[str, ...], body: bytes) -> None:
-    answer = raw(here, f"PUT {C}/o HTTP/1.1", "Host: x", "X-Auth-Token: anna", *lines,
-                 body=body + b"GET /v1/AUTH_p1/private/o HTTP/1.1\r\nHost: x\r\nX-Auth-Token: anna\r\n\r\n")  # fmt: skip
+    hidden = b"GET /v1/AUTH_p1/private/o HTTP/1.1\r\nHost: x\r\nX-Auth-Token: anna\r\n\r\n"
+    answer = raw(here, f"PUT {C}/o HTTP/1.1", "Host: x", "X-Auth-Token: anna", *lines, body=body + hidden)
     assert status(answer) in (400, 501)
     assert b"the secret" not in answer
     assert here.get(f"{C}/o", x_auth_token="anna").status == 404
