@@ -80,6 +80,16 @@ root=$1 name=$2 own_net=$3; shift 3
 if [ "$own_net" = 1 ]; then umount -l /sys; mount -t sysfs sysfs /sys; fi
 for pair in run:/run/libvirt lib:/var/lib/libvirt etc:/etc/libvirt cache:/var/cache/libvirt log:/var/log/libvirt
 do mkdir -p "${pair#*:}"; mount --bind "$root/${pair%%:*}" "${pair#*:}"; done
+# Debian's libvirt does not start without the user it was compiled for, which another package makes. Guests run as the one
+# that qemu.conf names, so this one is nobody but a name, and for this daemon alone.
+for file in passwd group; do
+    if grep -q ^libvirt-qemu: /etc/$file; then continue; fi
+    { cat /etc/$file; case $file in
+        passwd) echo libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin ;;
+        group) echo libvirt-qemu:x:64055: ;;
+    esac; } >"$root/etc/$file"
+    mount --bind "$root/etc/$file" /etc/$file
+done
 for emulator; do if [ -e "$emulator" ]; then mount --bind /dev/null "$emulator"; fi; done
 hostname "$name"
 exec libvirtd --daemon --pid-file "$root/run/libvirtd.pid" --config /etc/libvirt/libvirtd.conf

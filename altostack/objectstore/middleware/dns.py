@@ -87,7 +87,8 @@ def _read(answer: bytes, at: int) -> tuple[str | None, int]:
 
 def _name(answer: bytes, at: int) -> tuple[str, int]:
     """A name that may be compressed, and where what follows it begins."""
-    parts, end = [], -1
+    parts: list[str] = []
+    end = -1
     for _ in range(_JUMPS):
         size = answer[at]
         if size >= 0xC0:

@@ -65,7 +65,7 @@ class Coder:
         Pieces carry a sum of their own: decoding damaged ones gives wrong bytes and says nothing.
         """
         try:
-            found = self._driver.get_metadata(piece, 1)
+            found = cast("dict[str, int]", self._driver.get_metadata(piece, 1))
         except ECDriverError as error:
             raise DeviceGone(f"a fragment is damaged: {error}") from error
         if found["chksum_mismatch"]:
