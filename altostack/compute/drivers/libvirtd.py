@@ -80,8 +80,8 @@ root=$1 name=$2 own_net=$3; shift 3
 if [ "$own_net" = 1 ]; then umount -l /sys; mount -t sysfs sysfs /sys; fi
 for pair in run:/run/libvirt lib:/var/lib/libvirt etc:/etc/libvirt cache:/var/cache/libvirt log:/var/log/libvirt
 do mkdir -p "${pair#*:}"; mount --bind "$root/${pair%%:*}" "${pair#*:}"; done
-# Debian's libvirt does not start without the user it was compiled for, which another package makes. Guests run as the one
-# that qemu.conf names, so this one is nobody but a name, and for this daemon alone.
+# Debian's libvirt does not start without the user it was compiled for, which another package makes. Guests run as
+# whom qemu.conf names, so this one is nobody but a name, and for this daemon alone.
 for file in passwd group; do
     if grep -q ^libvirt-qemu: /etc/$file; then continue; fi
     { cat /etc/$file; case $file in
