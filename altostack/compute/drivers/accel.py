@@ -51,8 +51,8 @@ def probe(accel: str, *, timeout_s: float, emulator: str = "qemu-system-x86_64")
 
 
 def _patience(most: float) -> float:
-    """Seconds in which KVM has to boot to be worth using: there are machines whose /dev/kvm takes twenty times as long as
-    QEMU's own emulation, which takes less than a tenth of a second unless the machine is busy."""
+    """Seconds in which KVM has to boot to be worth using: there are machines whose /dev/kvm takes twenty times as long
+    as QEMU's own emulation, which takes less than a tenth of a second unless the machine is busy."""
     began = time.monotonic()
     if not probe("tcg", timeout_s=most):
         return most
