@@ -89,7 +89,9 @@ def serve(
             *(False, None, None, None, "tls1.3", None, [], False),  # TLS
             (None, None),  # metrics
         )
-        scheduler = futures._new_cbscheduler(_NoLoop(), _runner(app), impl_asyncio=True)
+        scheduler = futures._new_cbscheduler(
+            _NoLoop(), _runner(app, listener.getsockname()[1]), impl_asyncio=True
+        )
         worker.serve_str(scheduler, _NoLoop(), signal)
     except (ImportError, TypeError, AttributeError) as error:
         raise ServeError(
@@ -141,8 +143,8 @@ class _Stream:
             close()
 
 
-def _runner(app: App) -> Callable[[Any, dict[str, Any]], int]:
-    """What Granian calls in one of its Python threads: (protocol, environ) -> status."""
+def _runner(app: App, port: int) -> Callable[[Any, dict[str, Any]], int]:
+    """What Granian calls in one of its Python threads: (protocol, environ) -> status. ``port``: where it listens."""
     fixed: dict[str, Any] = {
         "SCRIPT_NAME": "",
         "SERVER_SOFTWARE": "Altostack",
@@ -159,7 +161,7 @@ def _runner(app: App) -> Callable[[Any, dict[str, Any]], int]:
         start = _Start()
         try:
             if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
-                environ["wsgi.input"] = Body(environ["wsgi.input"].read, environ)
+                environ["wsgi.input"] = Body(environ["wsgi.input"].read, environ, port)
             result = app(environ, start)
         except UploadCut:
             start.status, start.headers, result = 400, [("Connection", "close")], [b""]
@@ -181,8 +183,8 @@ class Body:
     Every method may raise `UploadCut`.
     """
 
-    def __init__(self, read: Callable[[int], bytes], environ: dict[str, Any]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[int], bytes], environ: dict[str, Any], port: int) -> None:
+        self._read, self._port = read, port
         length = environ.get("CONTENT_LENGTH")
         self._left = int(length) if length is not None and length.isdecimal() else None
         self._peer: str = environ.get("REMOTE_ADDR", "")
@@ -240,13 +242,13 @@ class Body:
         self._over = True
         if self._left:
             raise UploadCut(f"the request body ended {self._left} bytes early")
-        if self._left is None and _peer_is_gone(self._peer):
+        if self._left is None and _peer_is_gone(self._peer, self._port):
             raise UploadCut("the connection was lost before the request body's last chunk")
         return b""
 
 
-def _peer_is_gone(address: str) -> bool:
-    """Whether this process keeps a connection with `address` whose other end has closed or reset it.
+def _peer_is_gone(address: str, port: int) -> bool:
+    """Whether this process keeps a connection at its `port` with `address` whose other end has closed or reset it.
 
     Granian reports a chunked body's end and its loss alike and does not say which socket it came by, so we look at
     all. It closes at once what was hung up while nothing was under way, but keeps the connection of a request that
@@ -254,29 +256,35 @@ def _peer_is_gone(address: str) -> bool:
     connection at this very moment makes this wrong, on the safe side: its complete upload is refused and has to be
     repeated.
     """
-    lost = _gone(address)
+    lost = _gone(address, port)
     if lost:
         time.sleep(_MOMENT)
-        lost &= _gone(address)
+        lost &= _gone(address, port)
     return bool(lost)
 
 
-def _gone(address: str) -> set[int]:
-    """The inodes of the sockets whose peer at `address` is gone."""
+def _gone(address: str, port: int) -> set[int]:
+    """The inodes of the sockets at `port` whose peer at `address` is gone."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # closed meanwhile
             about = os.fstat(int(name))
-            if stat.S_ISSOCK(about.st_mode) and _is_gone(address, socket.socket(fileno=os.dup(int(name)))):
+            if stat.S_ISSOCK(about.st_mode) and _is_gone(
+                address, port, socket.socket(fileno=os.dup(int(name)))
+            ):
                 found.add(about.st_ino)
     return found
 
 
-def _is_gone(address: str, sock: socket.socket) -> bool:
+def _is_gone(address: str, port: int, sock: socket.socket) -> bool:
     with sock:
         if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
             return False
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        if (
+            sock.getsockname()[1] != port
+        ):  # one of our own to somebody else, such as a pooled one that was ended there
             return False
         (state,) = struct.unpack("B", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1))
         if state not in _LOST_STATES:

@@ -99,6 +99,18 @@ def test_an_upload_that_is_cut_anywhere_leaves_nothing(
     assert glance.bits(key) == BITS
 
 
+def test_connections_of_our_own_that_were_ended_elsewhere_cut_no_upload(glance: Glance, port: int) -> None:
+    key = glance.make()["id"]
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        socket.create_connection(other.getsockname()) as pooled,
+    ):
+        other.accept()[0].close()
+        assert pooled.recv(1) == b""  # from now on it waits to be closed here
+        assert send(port, request(key, "file", chunked=True)).startswith(b"HTTP/1.1 204")
+    assert glance.bits(key) == BITS
+
+
 def test_an_image_that_is_deleted_while_it_is_uploaded(glance: Glance, port: int) -> None:
     for to in ("file", "stage"):
         key = glance.make()["id"]
