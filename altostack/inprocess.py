@@ -62,7 +62,8 @@ class InProcessCloud:
         self._object_door = httpd.listen("127.0.0.1", 0)
         table["objectstore"] = {"port": self._object_door.getsockname()[1], **table.get("objectstore", {})}
         chosen = msgspec.convert(table, settings_class(loaded))
-        self.passwords = {"admin": secrets.token_urlsafe(12), "demo": secrets.token_urlsafe(12)}
+        # No dash in front: a command line would take it for an option.
+        self.passwords = {"admin": secrets.token_hex(12), "demo": secrets.token_hex(12)}
         keys = {
             "node_key": secrets.token_hex(32),
             "metadata_secret": secrets.token_hex(32),

@@ -186,7 +186,7 @@ class State:
         missing = [name for name in Secrets.__struct_fields__ if name not in known]
         if missing:
             made = {name: secrets.token_hex(32) for name in missing if not name.endswith("password")}
-            made |= {name: secrets.token_urlsafe(15) for name in missing if name.endswith("password")}
+            made |= {name: secrets.token_hex(15) for name in missing if name.endswith("password")}
             lines = [f"{name} = {json.dumps(value)}" for name, value in {**known, **made}.items()]
             text = "# The secrets of this cloud. Whoever reads this file owns it.\n" + "\n".join(lines) + "\n"
             write(self.secrets, text, mode=0o600)
