@@ -236,7 +236,7 @@ class Supervisor:
         slot.deaths += 1
         slot.restarts += 1
         slot.due = time.monotonic() + wait
-        if wait and slot.role.count > 1:
+        if wait and any(other.pid for other in self._siblings(slot)):
             slot.unbind()  # who comes meanwhile is for the others
         self._record()
         if not slot.ever_ready and slot.deaths >= MOST_FALSE_STARTS and not self._announced:
@@ -252,7 +252,13 @@ class Supervisor:
             if slot.due is not None and slot.due <= now:
                 self._start(slot)
 
+    def _siblings(self, slot: _Slot) -> list[_Slot]:
+        return [other for other in self._slots if other.role is slot.role and other is not slot]
+
     def _start(self, slot: _Slot) -> None:
+        for other in self._siblings(slot):
+            if not slot.listeners and not other.pid:  # it kept them because it was the role's last
+                slot.listeners, other.listeners = other.listeners, {}
         try:
             slot.bind()
         except OSError as error:

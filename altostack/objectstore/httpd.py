@@ -90,6 +90,7 @@ class Server:
             threading.Thread(target=self._work, daemon=True, name=f"object-{number}")
             for number in range(threads)
         ]
+        self._lock, self._inside = threading.Lock(), threads
         self._sweeper = threading.Thread(target=self._sweep, daemon=True, name="object-idle")
         self._watcher = threading.Thread(target=self._seats.watch, daemon=True, name="object-seats")
 
@@ -123,13 +124,22 @@ class Server:
         until = time.monotonic() + 0.5
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
-        if not any(thread.is_alive() for thread in self._threads):
-            self._epoll.close()
-            os.close(self._wake)
 
     # ---- threads
 
     def _work(self) -> None:
+        try:
+            self._take()
+        finally:
+            with self._lock:
+                self._inside -= 1
+                last = self._inside == 0
+            if last:  # nobody waits there any more
+                self._epoll.close()
+                os.close(self._wake)
+
+    def _take(self) -> None:
+        """Serve whichever connection becomes ready, until it is over."""
         door, sitter = self._listener.fileno(), self._seats.sitter()
         while not self._stopping.is_set():
             sitter.sit()

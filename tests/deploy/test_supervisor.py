@@ -296,6 +296,29 @@ def test_the_processes_of_a_role_share_what_comes_and_a_dead_one_gets_nothing(st
     assert {ask() for _ in range(16)} <= {b"api-1", b"api-2"}
 
 
+def test_no_client_is_refused_while_all_of_a_role_wait_to_be_started_again(state: State) -> None:
+    free = bind("127.0.0.1", 0)
+    port = free.getsockname()[1]
+    free.close()
+    start(state, roles(Role(name="api", run=echo, count=2, listen={"public": ("127.0.0.1", port)})))
+
+    def kill_both(restarts: int) -> None:
+        settle(
+            lambda: (
+                [each["restarts"] for each in processes(state).values() if each["ready"]] == [restarts] * 2
+            )
+        )
+        for each in processes(state).values():
+            os.kill(each["pid"], signal.SIGKILL)
+
+    kill_both(0)
+    kill_both(1)  # from the second death on they have to wait
+    settle(lambda: not processes(state))
+    for _ in range(16):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            assert connection.recv(100) in (b"api-1", b"api-2")
+
+
 def test_a_port_in_use_is_named(state: State) -> None:
     taken = bind("127.0.0.1", 0)
     port = taken.getsockname()[1]

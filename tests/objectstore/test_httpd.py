@@ -579,7 +579,7 @@ def test_a_client_that_goes_away_inside_its_body(here: Site, framing: str, how: 
             wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     until(lambda: len(here.done) == 1)
     assert isinstance(here.bodies[0], ClientGone)
-    until(lambda: descriptors() == opened)
+    until(lambda: descriptors() <= opened)  # what others left may go as well
 
 
 def test_a_client_that_goes_away_inside_the_answer(here: Site) -> None:
@@ -598,7 +598,7 @@ def test_a_client_that_goes_away_inside_the_answer(here: Site) -> None:
         wire.send(NEXT)
         wire.file.read(1000)
     assert closed.wait(5)
-    until(lambda: descriptors() == opened)
+    until(lambda: descriptors() <= opened)
 
 
 def test_a_client_that_does_not_read_its_answer() -> None:
@@ -623,7 +623,7 @@ def test_clients_that_only_knock(here: Site) -> None:
         with here.open() as wire:
             if number % 2:
                 wire.send(b"GET / HT")
-    until(lambda: descriptors() == opened)
+    until(lambda: descriptors() <= opened)
     assert here.asked == []
 
 
@@ -651,7 +651,7 @@ def test_a_refused_upload_that_is_on_its_way_does_not_lose_the_answer(here: Site
             found = wire.answer()
             assert (found.status, found.body, found.closing) == (401, b"who are you?", True)
             assert wire.ended()
-    until(lambda: descriptors() == opened)
+    until(lambda: descriptors() <= opened)
 
 
 def test_a_client_that_never_stops_sending_is_hung_up_on(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -736,7 +736,7 @@ def test_files_are_sent_as_they_are(here: Site, tmp_path: Path, size: int) -> No
             found = wire.answer(method)
             assert found.headers["content-length"] == str(size)
             assert method == "HEAD" or found.body == content[10:-10]
-    until(lambda: descriptors() == opened)
+    until(lambda: descriptors() <= opened)
 
 
 def test_a_file_that_shrank_ends_the_connection(here: Site, tmp_path: Path) -> None:
@@ -843,7 +843,7 @@ def test_stop_does_not_wait_for_ever() -> None:
         server.stop(0.1)
         assert wire.ended()
     listener.close()
-    until(lambda: descriptors() == opened)
+    until(lambda: descriptors() <= opened)
 
 
 def test_a_large_body_does_not_stay_in_memory(here: Site) -> None:
