@@ -25,6 +25,7 @@ from altostack.objectstore.care.pace import Pace
 from altostack.objectstore.care.report import Tally
 from altostack.objectstore.disk import layout, objects, record
 from altostack.objectstore.disk.device import guarded
+from altostack.objectstore.files import open_unseen
 from altostack.objectstore.http import CHUNK
 from altostack.objectstore.stamp import of_ns
 from altostack.objectstore.storage import Kind, Missing, RingView, Spot, StorageError
@@ -125,7 +126,7 @@ class Auditor:
         self, tally: Tally, folder: _Folder, name: str, ring: RingView | None, octets: Pace
     ) -> str | None:
         """What is wrong with a file, None if nothing is. Raises FileNotFoundError, OSError."""
-        descriptor = os.open(f"{folder.path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_unseen(f"{folder.path}/{name}")
         try:
             try:
                 found = record.load(descriptor)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from altostack.objectstore.disk import layout, objects
+from altostack.objectstore.files import names
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
@@ -181,6 +182,6 @@ def rmdir(folder: str) -> None:
 def listed(folder: str) -> list[str]:
     """Names in a folder; none when it is not there. Raises OSError."""
     try:
-        return os.listdir(folder)
+        return names(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []

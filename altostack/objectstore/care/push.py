@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from altostack.objectstore.care.holdings import Holding, Wants
 from altostack.objectstore.disk import layout, objects, record
 from altostack.objectstore.disk.device import Devices, guarded
+from altostack.objectstore.files import open_unseen
 from altostack.objectstore.http import CHUNK
 from altostack.objectstore.storage import DeviceGone, Missing, Node, Spot, Superseded
 
@@ -83,7 +84,7 @@ def _metadata(path: str, here: Spot, name: str) -> dict[str, str]:
     place = f"{layout.object_folder(path, here)}/{name}"
     with guarded(path):
         try:
-            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_unseen(place)
         except FileNotFoundError:
             raise Missing from None
         try:

@@ -17,7 +17,8 @@ from altostack.objectstore.care.daemon import Care
 from altostack.objectstore.care.holdings import Place, listed
 from altostack.objectstore.care.report import Tally
 from altostack.objectstore.disk import layout, objects
-from altostack.objectstore.disk.device import guarded, sync_folder
+from altostack.objectstore.disk.device import guarded
+from altostack.objectstore.files import sync_folder
 from altostack.objectstore.storage import RingView
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from altostack.objectstore import compose
+from altostack.objectstore.files import sync_folder
 from altostack.objectstore.ring.ring import Ring
 from altostack.objectstore.ring.sealed import BadFile
 from altostack.objectstore.storage import Device, StorageError
@@ -82,11 +83,7 @@ def accept(folder: Path, name: str, data: bytes) -> bool:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder)
     return True
 
 

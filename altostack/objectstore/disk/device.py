@@ -109,32 +109,3 @@ def names_last_with_files(number: int) -> bool:
             if mount.split()[2] == wanted:
                 return kind.split()[0] in _ORDERLY
     return False
-
-
-def sync_folder(path: str) -> None:
-    """Make a folder's entries last."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def make_folders(path: str, levels: int) -> list[str]:
-    """Make a folder and at most ``levels`` - 1 missing ones above it; the folders whose entries changed.
-
-    Raises FileNotFoundError when more is missing.
-    """
-    try:
-        os.mkdir(path)
-    except FileExistsError:
-        return []
-    except FileNotFoundError:
-        if levels <= 1:
-            raise
-        above = os.path.dirname(path)
-        changed = make_folders(above, levels - 1)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path)
-        return [*changed, above]
-    return [os.path.dirname(path)]

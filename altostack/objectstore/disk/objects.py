@@ -10,8 +10,9 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from altostack.objectstore.disk import layout, record
-from altostack.objectstore.disk.device import Devices, make_folders, names_last_with_files, sync_folder
+from altostack.objectstore.disk.device import Devices, names_last_with_files
 from altostack.objectstore.disk.layout import File, Files
+from altostack.objectstore.files import make_folders, names, open_unseen, sync_folder
 from altostack.objectstore.http import Extent
 from altostack.objectstore.storage import DeviceGone, Metadata, Missing, Spot, Superseded
 
@@ -34,7 +35,7 @@ def of_content(name: str) -> bool:
 def look(folder: str) -> Files:
     """An object's files; none when the folder is not there. Raises OSError."""
     try:
-        return layout.choose(os.listdir(folder))
+        return layout.choose(names(folder))
     except FileNotFoundError:
         return layout.choose(())
 
@@ -124,11 +125,10 @@ def read(
     folder = layout.object_folder(device, spot)
     for _ in range(_LOOKS):
         try:
-            names = os.listdir(folder)
+            files = layout.choose(names(folder))
         except FileNotFoundError:
             devices.ensure(device)
             raise Missing from None
-        files = layout.choose(names)
         file = _wanted(files, frag, timestamp)
         meta = files.meta if files.meta is not None and files.meta.timestamp > file.timestamp else None
         path = f"{folder}/{file.name}"
@@ -138,7 +138,7 @@ def read(
                 path = f"{folder}/{meta.name}"
                 posted = load(path).metadata
                 path = f"{folder}/{file.name}"
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_unseen(path)
             try:
                 found = record.load(descriptor)
                 content = None if found.sum is None else _checked(descriptor, found)
@@ -178,14 +178,18 @@ def _wanted(files: Files, frag: int | None, timestamp: str | None) -> File:
     return candidates[0]
 
 
-def place(descriptor: int, temporary: str, folder: str, name: str, twin: str = "") -> None:
+def place(
+    descriptor: int, temporary: str, folder: str, name: str, twin: str = "", *, first: bool = False
+) -> None:
     """Move a file to its place, before that link it into the folder ``twin``, and make both last. Raises OSError.
 
-    Where the sync of the file does not do it, the folders that this call made are synced. One that another writer made
-    just before is synced by that one.
+    first: nothing was in the folder, which most likely is not there. Where the sync of the file does not do it, the
+    folders that this call made are synced. One that another writer made just before is synced by that one.
     """
     # The twin first: whoever removes what lies in old partitions finds all of it in the new ones.
     changed = link(temporary, twin, name) if twin else []
+    if first:
+        changed += _folders(folder)
     target = f"{folder}/{name}"
     while True:
         try:
@@ -268,7 +272,7 @@ def clean(folder: str, twin: str = "") -> None:
 
 def load(path: str) -> record.Record:
     """A file's record. Raises record.Damaged, FileNotFoundError, OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_unseen(path)
     try:
         return record.load(descriptor)
     finally:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import msgspec
 
 from altostack.objectstore.disk import layout
-from altostack.objectstore.disk.device import Devices, make_folders, sync_folder
+from altostack.objectstore.disk.device import Devices
+from altostack.objectstore.files import make_folders, sync_folder
 from altostack.objectstore.storage import Update
 
 _encode = msgspec.msgpack.Encoder().encode

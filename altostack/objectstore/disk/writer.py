@@ -49,7 +49,8 @@ class FileWriter:
         self._unsettled: OSError | None = None
         self._written = self._synced = 0
         self._sum: int | None = 0
-        self._check(objects.look(self._folder))
+        if size is None or size > objects.CHECKED:  # a small one is refused soon enough by `put`
+            self._check(objects.look(self._folder))
         devices.room(device, size or 0)
         self._descriptor, self._temporary = devices.temporary(device)
         self._announced = 0
@@ -145,7 +146,15 @@ class FileWriter:
                         # check sum that tells, so that one sync after the renaming is enough for it.
                         os.fsync(self._descriptor)
                     name = layout.data_name(self._timestamp, self._frag, durable=self._frag is None)
-                    objects.place(self._descriptor, self._temporary, self._folder, name, self._twin)
+                    objects.place(
+                        self._descriptor,
+                        self._temporary,
+                        self._folder,
+                        name,
+                        self._twin,
+                        first=not files.newest,
+                    )
+                    self._temporary = ""
                     if self._frag is None:
                         objects.clean(self._folder, self._twin)
         except OSError as error:

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from altostack.objectstore.files import open_unseen, sync_folder
 from altostack.objectstore.ledger import lines, listing, merging
 from altostack.objectstore.ledger.lines import Line
 from altostack.objectstore.ledger.pending import LOCK_WAIT, Pending
@@ -304,20 +305,11 @@ def connect(path: Path) -> sqlite3.Connection:
     )  # fmt: skip
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
-    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
 def _open_log(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return open_unseen(path, os.O_RDWR)
     except FileNotFoundError:
-        found = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        found = open_unseen(path, os.O_RDWR | os.O_CREAT)
         sync_folder(path.parent)  # what is recorded there has to be found again
         return found
 

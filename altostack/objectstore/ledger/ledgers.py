@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from altostack.objectstore.config import Settings
+from altostack.objectstore.files import sync_folder
 from altostack.objectstore.ledger import lines, schema
-from altostack.objectstore.ledger.database import Corrupt, Database, sync_folder, translated
+from altostack.objectstore.ledger.database import Corrupt, Database, translated
 from altostack.objectstore.ledger.shards import KEPT
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import (

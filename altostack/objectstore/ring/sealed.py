@@ -18,6 +18,8 @@ from typing import Final, Generic, Literal, TypeVar
 
 import msgspec
 
+from altostack.objectstore.files import sync_folder
+
 VERSION: Final = 1
 Kind = Literal["ring", "builder", "composite"]
 Form = Literal["B", "H", "I"]  # unsigned numbers of 1, 2 and 4 bytes
@@ -72,11 +74,7 @@ def write(path: Path, kind: Kind, facts: object, arrays: Sequence[tuple[Form, me
     except BaseException:
         os.unlink(temporary)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def read(path: Path, kind: Kind, facts: type[T]) -> tuple[T, list[memoryview]]:
