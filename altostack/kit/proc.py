@@ -81,5 +81,12 @@ def spare_memory() -> None:
     libc.malloc_trim(0)
 
 
+def syncfs(descriptor: int) -> None:
+    """Bring to the disk whatever is written to the file system that an open file is on (syncfs(2)). Raises OSError."""
+    if _libc().syncfs(descriptor):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)

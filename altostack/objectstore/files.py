@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import Final
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY
@@ -28,6 +29,15 @@ def names(folder: str) -> list[str]:
         return os.listdir(descriptor)
     finally:
         os.close(descriptor)
+
+
+def touch_above(folder: str) -> None:
+    """Set the times of change of the two folders above one, if they are there. Raises OSError."""
+    now = time.time_ns()
+    above = os.path.dirname(folder)
+    with contextlib.suppress(FileNotFoundError):  # emptied and swept away meanwhile
+        os.utime(above, ns=(now, now))
+        os.utime(os.path.dirname(above), ns=(now, now))
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:

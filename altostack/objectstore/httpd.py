@@ -74,7 +74,7 @@ class Server:
         listener: socket.socket,
         *,
         threads: int = 64,
-        seats: int = 4,
+        seats: int = 2,
         patience: float = 60.0,
         idle: float = 120.0,
         done: Callable[[Request, Response, int, float], None] | None = None,

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import itertools
+import logging
 import os
 import secrets
 import time
@@ -13,7 +14,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from altostack.objectstore.disk import layout
+from altostack.objectstore.disk.journal import Journals
 from altostack.objectstore.storage import DeviceFull, DeviceGone, StorageError
+
+log = logging.getLogger(__name__)
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ORDERLY: Final = frozenset({"ext4", "xfs"})
@@ -24,11 +28,13 @@ class Devices:
     """Finds devices and makes sure that they can be used.
 
     root: the folder. mount_check: a device that is no mount point is not used. reserve: bytes to be left free.
+    journals: what sees to it that small files last.
     """
 
-    def __init__(self, root: str, *, mount_check: bool = False, reserve: int = 0) -> None:
+    def __init__(self, root: str, *, journals: Journals, mount_check: bool = False, reserve: int = 0) -> None:
         self.root = root
         self.mount_check, self.reserve = mount_check, reserve
+        self.journals = journals
         self._free: dict[str, tuple[float, int]] = {}
         self._token = secrets.token_hex(8)
         self._numbers = itertools.count()
@@ -47,6 +53,14 @@ class Devices:
         with contextlib.suppress(FileNotFoundError), os.scandir(self.root) as found:
             return sorted(one.name for one in found if one.is_dir() and not one.name.startswith("."))
         return []
+
+    def recover(self) -> None:
+        """Have every device's journal looked through: what a loss of power took is made again."""
+        for name in self.names():
+            try:
+                self.journals.recover(self.path(name))
+            except (OSError, StorageError) as error:
+                log.error("the journal of %s cannot be looked through: %s", name, error)
 
     def ensure(self, path: str) -> None:
         """Raises DeviceGone when a device's folder is not there."""

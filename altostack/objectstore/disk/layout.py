@@ -1,7 +1,7 @@
 """Where things lie on a device, and which of an object's files count.
 
     DEVICE/objects[-N]/<part>/<suffix>/<digest>/<timestamp>.data|.meta|.ts
-    DEVICE/tmp, DEVICE/quarantined, DEVICE/async_pending[-N], DEVICE/hashes[-N]
+    DEVICE/tmp, DEVICE/journal, DEVICE/quarantined, DEVICE/async_pending[-N], DEVICE/hashes[-N]
 
 ``N`` is the storage policy's index (0 goes without), ``suffix`` the last three digits of the digest. Fragments of an
 erasure-coded object are ``<timestamp>#<frag>.data`` and, once committed, ``<timestamp>#<frag>#d.data``. A ``.meta``
@@ -17,6 +17,7 @@ from altostack.objectstore.storage import Spot
 
 TMP: Final = "tmp"
 QUARANTINED: Final = "quarantined"
+JOURNAL: Final = "journal"
 
 Kind = Literal["data", "meta", "ts"]
 
@@ -24,6 +25,12 @@ Kind = Literal["data", "meta", "ts"]
 def named(base: str, policy: int) -> str:
     """A folder's name for a policy: ``objects``, ``objects-1``."""
     return base if policy == 0 else f"{base}-{policy}"
+
+
+def device_and_policy(path: str) -> tuple[str, int]:
+    """The device and the policy of an object's file."""
+    device, base, _, _, _, _ = path.rsplit("/", 5)
+    return device, int(base.partition("-")[2] or 0)
 
 
 def parts_folder(device: str, policy: int) -> str:

@@ -12,7 +12,9 @@ from pathlib import Path
 from altostack.objectstore.config import Settings
 from altostack.objectstore.disk import layout, objects, pending, record
 from altostack.objectstore.disk.device import Devices, guarded
+from altostack.objectstore.disk.journal import Journals, Kept
 from altostack.objectstore.disk.writer import FileWriter
+from altostack.objectstore.putoff import put_off
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import (
     Dated,
@@ -31,6 +33,7 @@ from altostack.objectstore.storage import (
 from altostack.objectstore.store import Rings
 
 log = logging.getLogger(__name__)
+_AT_ONCE = 500  # updates in a file
 _DISK_KNOWN = 5.0  # seconds; another may be mounted
 
 
@@ -47,9 +50,11 @@ class LocalNode:
     ) -> None:
         from altostack.objectstore.ledger.ledgers import Ledgers
 
+        self.ledgers = Ledgers(devices, settings, clock=clock)
         self.devices = Devices(
-            str(devices), mount_check=settings.mount_check, reserve=settings.fallocate_reserve
-        )
+            str(devices), mount_check=settings.mount_check, reserve=settings.fallocate_reserve,
+            journals=Journals(str(devices), before=self.ledgers.sync, announce=self._announce),
+        )  # fmt: skip
         for name in self.devices.names():
             try:
                 record.probe(f"{devices}/{name}")
@@ -59,7 +64,6 @@ class LocalNode:
                 log.warning("the device %s cannot be written to: %s", name, error.strerror)
         self.policies = tuple(policies)
         self.clock = clock
-        self.ledgers = Ledgers(devices, settings, clock=clock)
         self.neighbours: Callable[[str, int], Node] = lambda host, port: self
         self.rings: Rings | None = None
         self._disks: dict[str, tuple[float, int | None]] = {}
@@ -105,15 +109,17 @@ class LocalNode:
         layout.check(spot, timestamp)
         device = self.devices.path(spot.device)
         with guarded(device):
-            objects.update(self.devices, device, spot, timestamp, metadata, self._twin(device, spot))
-        self._deliver(device, spot, updates)
+            twin = self._twin(device, spot)
+            last = objects.update(self.devices, device, spot, timestamp, metadata, updates, twin)
+        put_off(lambda: self._done(device, spot, updates, last, twin))
 
     def delete(self, spot: Spot, timestamp: str, updates: Sequence[Update] = (), *, name: str = "") -> bool:
         layout.check(spot, timestamp)
         device = self.devices.path(spot.device)
         with guarded(device):
-            there = objects.delete(self.devices, device, spot, timestamp, name, self._twin(device, spot))
-        self._deliver(device, spot, updates)
+            twin = self._twin(device, spot)
+            there, last = objects.delete(self.devices, device, spot, timestamp, name, updates, twin)
+        put_off(lambda: self._done(device, spot, updates, last, twin))
         return there
 
     def commit(self, spot: Spot, timestamp: str, frag: int, updates: Sequence[Update] = ()) -> None:
@@ -125,7 +131,7 @@ class LocalNode:
         device = self.devices.path(spot.device)
         with guarded(device):
             objects.commit(layout.object_folder(device, spot), timestamp, frag, self._twin(device, spot))
-        self._deliver(device, spot, updates)
+        self._deliver(device, spot, updates, None)
 
     def _twin(self, device: str, spot: Spot) -> str:
         """The object's folder after its policy's partitions are doubled, "" while that is not under way."""
@@ -140,15 +146,33 @@ class LocalNode:
         part = layout.part_of(spot.digest, power)
         return "" if part == spot.part else layout.object_folder(device, spot, part)
 
-    def _deliver(self, device: str, spot: Spot, updates: Sequence[Update]) -> None:
-        """Bring updates to their copies; what fails is kept on the device. Raises DeviceGone, DeviceFull."""
+    def _done(
+        self, device: str, spot: Spot, updates: Sequence[Update], last: objects.Lasting, twin: str
+    ) -> None:
+        """A change without content is in its place. Raises DeviceGone, DeviceFull."""
+        with guarded(device):
+            kept = last()
+            objects.clean(layout.object_folder(device, spot), twin)
+        self._deliver(device, spot, updates, kept)
+
+    def _deliver(self, device: str, spot: Spot, updates: Sequence[Update], kept: Kept | None) -> None:
+        """Bring updates to their copies; what fails is kept on the device. Raises DeviceGone, DeviceFull.
+
+        kept: what remembers them until lists on this machine are synced.
+        """
         failed = []
         for one in updates:
+            node = self.neighbours(one.host, one.port)
             try:
-                self.neighbours(one.host, one.port).record(one.spot, one.account, one.container, (one.row,))
+                if node is self:
+                    self.ledgers.record(one.spot, one.account, one.container, (one.row,), sync=kept is None)
+                else:
+                    node.record(one.spot, one.account, one.container, (one.row,))
             except StorageError as error:
                 log.info("an update of %s on %s waits: %s", one.kind, one.spot.device, error)
                 failed.append(one)
+        if kept is not None and kept.over:
+            self.ledgers.sync()
         if failed:
             with guarded(device):
                 pending.keep(self.devices, device, spot.policy, spot.digest, failed)
@@ -191,11 +215,18 @@ class LocalNode:
         self._tell(spot, account, container, updates)
         return there
 
+    def _announce(self, device: str, policy: int, updates: Sequence[Update]) -> None:
+        """Updates that a loss of power may have taken are delivered once more. Raises OSError, DeviceGone."""
+        for at in range(0, len(updates), _AT_ONCE):
+            some = updates[at : at + _AT_ONCE]
+            pending.keep(self.devices, device, policy, some[0].spot.digest, some)
+
     def _tell(self, spot: Spot, account: str, container: str | None, updates: Sequence[Update]) -> None:
         """Bring a container's line to its account's copies, with the counts that are true here."""
         if container is not None and updates:
             row = self.ledgers.account_row(spot, account, container)
-            self._deliver(self.devices.path(spot.device), spot, [replace(one, row=row) for one in updates])
+            told = [replace(one, row=row) for one in updates]
+            self._deliver(self.devices.path(spot.device), spot, told, None)
 
     def list(self, spot: Spot, account: str, container: str | None, query: Query) -> Sequence[Row | Subdir]:
         return self.ledgers.list(spot, account, container, query)

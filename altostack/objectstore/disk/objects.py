@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from altostack.objectstore.disk import layout, record
 from altostack.objectstore.disk.device import Devices, names_last_with_files
+from altostack.objectstore.disk.journal import Kept
 from altostack.objectstore.disk.layout import File, Files
-from altostack.objectstore.files import make_folders, names, open_unseen, sync_folder
+from altostack.objectstore.files import make_folders, names, open_unseen, sync_folder, touch_above
 from altostack.objectstore.http import Extent
-from altostack.objectstore.storage import DeviceGone, Metadata, Missing, Spot, Superseded
+from altostack.objectstore.storage import DeviceGone, Metadata, Missing, Spot, Superseded, Update
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,10 @@ _LEVELS = 4  # objects[-N], partition, suffix, digest
 # What belongs to the content and outlives a POST (Swift API, POST object: system metadata is kept).
 _OF_CONTENT = frozenset({"name", "content-length", "etag", "x-static-large-object"})
 TYPED = "x-backend-content-type-timestamp"
+
+
+Lasting = Callable[[], Kept | None]
+"""Returns when a file lasts: the journal's entry, None if it was synced by itself. Raises OSError."""
 
 
 def of_content(name: str) -> bool:
@@ -45,11 +49,7 @@ def touch(folder: str) -> None:
 
     Their folders' times of change are the log: whoever keeps sums reads them before what lies in the folders.
     """
-    now = time.time_ns()
-    suffix = os.path.dirname(folder)
-    with contextlib.suppress(FileNotFoundError):  # emptied and swept away meanwhile
-        os.utime(suffix, ns=(now, now))
-        os.utime(os.path.dirname(suffix), ns=(now, now))
+    touch_above(folder)
 
 
 def quarantine(device: str, spot: Spot, path: str, why: str) -> None:
@@ -179,12 +179,19 @@ def _wanted(files: Files, frag: int | None, timestamp: str | None) -> File:
 
 
 def place(
-    descriptor: int, temporary: str, folder: str, name: str, twin: str = "", *, first: bool = False
-) -> None:
-    """Move a file to its place, before that link it into the folder ``twin``, and make both last. Raises OSError.
+    descriptor: int,
+    temporary: str,
+    folder: str,
+    name: str,
+    twin: str = "",
+    *,
+    first: bool = False,
+    keep: Callable[[str], Kept | None] = lambda path: None,
+) -> Lasting:
+    """Move a file to its place, before that link it into the folder ``twin``. Raises OSError.
 
-    first: nothing was in the folder, which most likely is not there. Where the sync of the file does not do it, the
-    folders that this call made are synced. One that another writer made just before is synced by that one.
+    first: nothing was in the folder, which most likely is not there. keep: has something else see to it that the file
+    at a path lasts, if it can. Otherwise it is synced before this returns.
     """
     # The twin first: whoever removes what lies in old partitions finds all of it in the new ones.
     changed = link(temporary, twin, name) if twin else []
@@ -199,8 +206,37 @@ def place(
             if not os.path.exists(temporary):
                 raise
             changed += _folders(folder)
+    touch(folder)
+    kept = None if twin else keep(target)
+    if kept is None:
+        _sync(descriptor, target, changed, twin)
+        return _synced
+
+    def wait() -> Kept | None:
+        if kept.wait():
+            return kept
+        with contextlib.suppress(FileNotFoundError):  # a newer version has come, and this one is of no use
+            again = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _sync(again, target, changed)
+            finally:
+                os.close(again)
+        return None
+
+    return wait
+
+
+def _synced() -> None:
+    return None
+
+
+def _sync(descriptor: int, target: str, changed: Sequence[str], twin: str = "") -> None:
+    """Make a file in its place last, and where its sync does not do it, the folders that were made for it.
+
+    One that another writer made just before is synced by that one. Raises OSError; then the file is gone.
+    """
+    folder, name = os.path.split(target)
     try:
-        touch(folder)
         os.fsync(descriptor)
         # Of a file with two names, a file system without a journal syncs the way to one.
         if twin or not names_last_with_files(os.fstat(descriptor).st_dev):
@@ -280,9 +316,18 @@ def load(path: str) -> record.Record:
 
 
 def update(
-    devices: Devices, device: str, spot: Spot, timestamp: str, metadata: Metadata, twin: str = ""
-) -> None:
-    """See `storage.Node.update`. Raises Missing, Superseded, DeviceGone, OSError."""
+    devices: Devices,
+    device: str,
+    spot: Spot,
+    timestamp: str,
+    metadata: Metadata,
+    updates: Sequence[Update] = (),
+    twin: str = "",
+) -> Lasting:
+    """See `storage.Node.update`; to be waited for, and `clean`ed after.
+
+    Raises Missing, Superseded, DeviceGone, OSError.
+    """
     with contextlib.closing(read(devices, device, spot)) as held:
         if not held.durable:
             raise Missing
@@ -301,31 +346,52 @@ def update(
     elif TYPED in posted:
         result |= {"content-type": posted["content-type"], TYPED: posted[TYPED]}
     stamp = max(timestamp, newest)
-    _small(devices, device, spot, layout.meta_name(stamp, result.get(TYPED, "")), result, twin)
+    return _small(
+        devices, device, spot, layout.meta_name(stamp, result.get(TYPED, "")), result, updates, twin
+    )
 
 
-def delete(devices: Devices, device: str, spot: Spot, timestamp: str, name: str, twin: str = "") -> bool:
-    """See `storage.Node.delete`. Raises Superseded, DeviceGone, OSError."""
+def delete(
+    devices: Devices,
+    device: str,
+    spot: Spot,
+    timestamp: str,
+    name: str,
+    updates: Sequence[Update] = (),
+    twin: str = "",
+) -> tuple[bool, Lasting]:
+    """See `storage.Node.delete`; to be waited for, and `clean`ed after. Raises Superseded, DeviceGone, OSError."""
     files = look(layout.object_folder(device, spot))
     if files.tombstone == timestamp:
-        return False
+        return False, _synced
     if files.newest >= timestamp:
         raise Superseded(files.newest)
-    _small(devices, device, spot, f"{timestamp}.ts", {"name": name}, twin)
-    return bool(files.data)
+    last = _small(devices, device, spot, f"{timestamp}.ts", {"name": name}, updates, twin)
+    return bool(files.data), last
 
 
-def _small(devices: Devices, device: str, spot: Spot, name: str, metadata: Metadata, twin: str) -> None:
+def _small(
+    devices: Devices,
+    device: str,
+    spot: Spot,
+    name: str,
+    metadata: Metadata,
+    updates: Sequence[Update],
+    twin: str,
+) -> Lasting:
     """A file without content. Raises DeviceGone, OSError."""
     folder = layout.object_folder(device, spot)
     descriptor, temporary = devices.temporary(device)
     try:
-        record.store(descriptor, metadata, 0)
-        place(descriptor, temporary, folder, name, twin)
+        packed = record.packed(metadata, 0)
+        record.store(descriptor, packed, 0)
+        return place(
+            descriptor, temporary, folder, name, twin,
+            keep=lambda path: devices.journals.keep(device, path, packed, b"", updates),
+        )  # fmt: skip
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
     finally:
         os.close(descriptor)
-    clean(folder, twin)

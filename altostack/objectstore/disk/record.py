@@ -52,9 +52,18 @@ _record = msgspec.msgpack.Decoder(Record)
 _outside = msgspec.msgpack.Decoder(_Outside)
 
 
-def store(descriptor: int, metadata: Mapping[str, str], size: int, checksum: int | None = None) -> None:
-    """Write the record of a file with ``size`` bytes of content. Raises OSError, Unsupported."""
-    packed = _encode(Record(dict(metadata), size, checksum))
+def packed(metadata: Mapping[str, str], size: int, checksum: int | None = None) -> bytes:
+    """The record of a file with ``size`` bytes of content, as `store` takes it."""
+    return _encode(Record(dict(metadata), size, checksum))
+
+
+def unpacked(packed: bytes) -> Record:
+    """What `packed` made. Raises msgspec.MsgspecError."""
+    return _record.decode(packed)
+
+
+def store(descriptor: int, packed: bytes, size: int) -> None:
+    """Give a file with ``size`` bytes of content its record. Raises OSError, Unsupported."""
     if len(packed) <= _INLINE:
         value = b"I" + zlib.crc32(packed).to_bytes(4, "big") + packed
     else:

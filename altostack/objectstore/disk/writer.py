@@ -12,12 +12,14 @@ from typing import Final
 
 from altostack.objectstore.disk import layout, objects, record
 from altostack.objectstore.disk.device import Devices, trouble
+from altostack.objectstore.disk.journal import Kept
 from altostack.objectstore.disk.layout import Files
+from altostack.objectstore.putoff import put_off
 from altostack.objectstore.storage import DeviceFull, Exists, Metadata, Spot, Superseded, Update
 
 _UNSYNCED: Final = 32 << 20  # bytes
 
-Deliver = Callable[[str, Spot, Sequence[Update]], None]
+Deliver = Callable[[str, Spot, Sequence[Update], Kept | None], None]
 
 
 class FileWriter:
@@ -49,6 +51,7 @@ class FileWriter:
         self._unsettled: OSError | None = None
         self._written = self._synced = 0
         self._sum: int | None = 0
+        self._small: list[bytes] = []  # the content, as long as it is small
         if size is None or size > objects.CHECKED:  # a small one is refused soon enough by `put`
             self._check(objects.look(self._folder))
         devices.room(device, size or 0)
@@ -94,7 +97,12 @@ class FileWriter:
         if self._written - self._synced > _UNSYNCED:
             self._settle()
         if self._sum is not None:
-            self._sum = None if self._written > objects.CHECKED else zlib.crc32(data, self._sum)
+            if self._written > objects.CHECKED:
+                self._sum = None
+                self._small.clear()
+            else:
+                self._sum = zlib.crc32(data, self._sum)
+                self._small.append(data)
 
     def _settle(self) -> None:
         """See to it that the last sync has little to do, and that content of unsaid length leaves the reserve alone.
@@ -132,6 +140,7 @@ class FileWriter:
     def put(self, metadata: Metadata, updates: Sequence[Update] = ()) -> None:
         """As `storage.Writer.put`. The same content with the same timestamp again (its size, etag and fragment's index
         are equal) changes nothing and is no error: so a push may be repeated. Other content is Superseded."""
+        last: objects.Lasting | None = None
         try:
             self._settled()
             if self._announced > self._written:
@@ -140,31 +149,47 @@ class FileWriter:
                 files = objects.look(self._folder)
                 self._check(files)
                 if not self._is_here(files, metadata):
-                    record.store(self._descriptor, metadata, self._written, self._sum)
-                    if self._sum is None:
-                        # A file that had room made for it could show zeros after a loss of power. A small one has a
-                        # check sum that tells, so that one sync after the renaming is enough for it.
-                        os.fsync(self._descriptor)
-                    name = layout.data_name(self._timestamp, self._frag, durable=self._frag is None)
-                    objects.place(
-                        self._descriptor,
-                        self._temporary,
-                        self._folder,
-                        name,
-                        self._twin,
-                        first=not files.newest,
-                    )
-                    self._temporary = ""
-                    if self._frag is None:
-                        objects.clean(self._folder, self._twin)
+                    last = self._place(metadata, updates, first=not files.newest)
         except OSError as error:
             raise trouble(self._device, error) from error
         finally:
             self.abort()
         if self._frag is None:
-            self._deliver(self._device, self._spot, updates)
+            put_off(lambda: self._done(last, updates))
         else:
             self._updates = updates
+
+    def _place(self, metadata: Metadata, updates: Sequence[Update], *, first: bool) -> objects.Lasting:
+        packed = record.packed(metadata, self._written, self._sum)
+        record.store(self._descriptor, packed, self._written)
+        if self._sum is None:
+            # A file that had room made for it could show zeros after a loss of power. A small one has a check sum that
+            # tells, so that it is seen to after the renaming.
+            os.fsync(self._descriptor)
+
+        def keep(path: str) -> Kept | None:
+            if self._sum is None or self._frag is not None:
+                return None
+            content = self._small[0] if len(self._small) == 1 else b"".join(self._small)
+            return self._devices.journals.keep(self._device, path, packed, content, updates)
+
+        name = layout.data_name(self._timestamp, self._frag, durable=self._frag is None)
+        last = objects.place(
+            self._descriptor, self._temporary, self._folder, name, self._twin, first=first, keep=keep
+        )
+        self._temporary = ""
+        return last
+
+    def _done(self, last: objects.Lasting | None, updates: Sequence[Update]) -> None:
+        """A whole copy is in its place."""
+        kept: Kept | None = None
+        try:
+            if last is not None:
+                kept = last()
+                objects.clean(self._folder, self._twin)
+        except OSError as error:
+            raise trouble(self._device, error) from error
+        self._deliver(self._device, self._spot, updates, kept)
 
     def _is_here(self, files: Files, metadata: Metadata) -> bool:
         """Whether what was written is here already. Raises Superseded when something else of that time is."""
@@ -186,7 +211,7 @@ class FileWriter:
             objects.commit(self._folder, self._timestamp, self._frag, self._twin)
         except OSError as error:
             raise trouble(self._device, error) from error
-        self._deliver(self._device, self._spot, self._updates)
+        self._deliver(self._device, self._spot, self._updates, None)
 
     def abort(self) -> None:
         descriptor = self._descriptor

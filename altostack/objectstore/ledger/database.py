@@ -20,9 +20,9 @@ from urllib.parse import quote
 import msgspec
 
 from altostack.objectstore.files import open_unseen, sync_folder
+from altostack.objectstore.framelog import LOCK_WAIT, FrameLog
 from altostack.objectstore.ledger import lines, listing, merging
 from altostack.objectstore.ledger.lines import Line
-from altostack.objectstore.ledger.pending import LOCK_WAIT, Pending
 from altostack.objectstore.storage import (
     Dated,
     DeviceFull,
@@ -41,6 +41,7 @@ _PRAGMAS: Final = (
     "PRAGMA wal_autocheckpoint = 2000",
 )
 _SMALL: Final = 256  # pages under which a file's free room does not matter
+HALF: Final = 1 << 17  # bytes in a half of the log
 _BATCH: Final = 5000  # lines of one transaction
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(tuple[str, list[Line]])
@@ -111,7 +112,7 @@ class Database:
                 raise
         self.account: str = account
         self.container: str | None = container
-        self._pending = Pending(self._file, self._check_in_place)
+        self._pending = FrameLog(self._file, self._check_in_place, half=HALF)
 
     def close(self) -> None:
         """Give back what is open."""
@@ -163,23 +164,32 @@ class Database:
             finally:
                 self._sql.execute("COMMIT")
 
-    def record(self, given: Sequence[Line], now: str) -> None:
-        """Take lines over, durably. ``now``: for lines that do not say when their counts were true."""
-        for start in range(0, len(given), _BATCH):
-            self._record(given[start : start + _BATCH], now)
+    def record(self, given: Sequence[Line], now: str, *, sync: bool = True) -> None:
+        """Take lines over, durably. ``now``: for lines that do not say when their counts were true.
 
-    def _record(self, given: Sequence[Line], now: str) -> None:
+        sync: False if they are to be durable only after `sync`.
+        """
+        for start in range(0, len(given), _BATCH):
+            self._record(given[start : start + _BATCH], now, sync)
+
+    def sync(self) -> None:
+        """What was recorded is durable now. Raises DeviceGone."""
+        with translated():
+            self._pending.sync_all()
+
+    def _record(self, given: Sequence[Line], now: str, sync: bool) -> None:
         frame = _ENCODER.encode((now, given))
         with translated():
-            number = self._pending.append(frame)
-            if number is None:
+            appended = self._pending.append(frame)
+            if appended is None:
                 with self.lock:
-                    number = self._pending.append(frame)  # somebody else may have begun to merge
-                    if number is None:
+                    appended = self._pending.append(frame)  # somebody else may have begun to merge
+                    if appended is None:
                         with self.transaction():
                             self.merge(given, now)
                         return
-            self._pending.sync(number)
+            if sync:
+                self._pending.sync(appended.number)
 
     def info(self) -> Info:
         """Facts, metadata and counts; also of what is deleted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
@@ -28,10 +29,13 @@ from altostack.objectstore.storage import (
     Query,
     Row,
     Spot,
+    StorageError,
     Subdir,
     Superseded,
     Update,
 )
+
+log = logging.getLogger(__name__)
 
 _OPEN: Final = 64  # databases that a process keeps open, four files each
 
@@ -48,6 +52,7 @@ class Ledgers:
         self._top = str(devices)
         self._default_policy = next(one.index for one in settings.storage_policies() if one.default)
         self._open: OrderedDict[str, Database] = OrderedDict()
+        self._unsynced: dict[Database, str] = {}  # to its path
         self._lock = threading.Lock()
         self._forgotten: list[Database] = []  # of the process that forked this one: not ours to close
         me = weakref.ref(self)
@@ -140,16 +145,36 @@ class Ledgers:
                 _present(database.info())
             return database.list(query)
 
-    def record(self, spot: Spot, account: str, container: str | None, rows: Iterable[Row]) -> None:
+    def record(
+        self, spot: Spot, account: str, container: str | None, rows: Iterable[Row], *, sync: bool = True
+    ) -> None:
         """As `storage.Node.record`. Raises Missing for a container that has no database here.
 
-        A container's line should say in ``meta_timestamp`` when its counts were true (`account_row` does).
+        A container's line should say in ``meta_timestamp`` when its counts were true (`account_row` does). sync: False
+        if something else remembers the lines until `sync`.
         """
         given = [lines.of_row(row) for row in rows]
         if container is None and given:
             self._make(spot, account, None, min(line[1] for line in given), None)
         with self.database(spot, _kind(container)) as database:
-            database.record(given, self.clock.now())
+            database.record(given, self.clock.now(), sync=sync)
+            if not sync and database not in self._unsynced:
+                with self._lock:
+                    if database not in self._unsynced:
+                        database.users += 1  # it stays open
+                        self._unsynced[database] = self._path(spot, _kind(container))
+
+    def sync(self) -> None:
+        """Lines that were recorded without a sync are durable now, but on devices that fail."""
+        with self._lock:
+            unsynced, self._unsynced = self._unsynced, {}
+        for database, path in unsynced.items():
+            try:
+                database.sync()
+            except StorageError as trouble:
+                log.error("lines of %s may be lost: %s", path, trouble)
+            finally:
+                self._give_back(path, database)
 
     # ---- and what the node itself needs
 
@@ -189,7 +214,8 @@ class Ledgers:
     def forget(self) -> None:
         """In a new process: what its parent opened is the parent's, and the lock may be held by a thread there."""
         self._lock = threading.Lock()
-        self._forgotten += self._open.values()
+        self._forgotten += {*self._open.values(), *self._unsynced}
+        self._unsynced = {}
         self._open = OrderedDict()
 
     def _check_device(self, device: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import itertools
 import logging
-import os
 import random
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Final, TypeVar
 from altostack.objectstore.disk.local import LocalNode
 from altostack.objectstore.http import Refusal
 from altostack.objectstore.proxy.affinity import Affinity
+from altostack.objectstore.putoff import Work, collected
 from altostack.objectstore.storage import (
     Device,
     DeviceFull,
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _THREADS: Final = 128  # calls to other machines that run at a time
-_PROCESSORS: Final = os.cpu_count() or 1
 _GRACE: Final = 0.5  # seconds that slow nodes get once enough have answered
 
 
@@ -127,7 +126,6 @@ class Crew:
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        self._writing = 0  # writes under way
 
     @property
     def pool(self) -> ThreadPoolExecutor:
@@ -160,7 +158,7 @@ class Crew:
         """
         away = [apart or not one.local for one in targets]
         if len(targets) == 1 or not any(away):
-            return [_attempt(call, target) for target in targets]
+            return _in_turn(call, targets)
         results: list[T | StorageError] = [DeviceGone("too slow")] * len(targets)
         pending: dict[Future[T | StorageError], int] = {}
         for at, target in enumerate(targets):
@@ -213,16 +211,8 @@ class Crew:
                         raise
                     tried = Target(other.device, other.spot, other.node, other.local, target.index)
 
-        with self._lock:
-            self._writing += 1
-            crowded = self._writing > _PROCESSORS
-        try:
-            # Each waits for its disk. Where that is one disk for all, and other writes keep the processors busy
-            # meanwhile, threads are nothing but work.
-            return self.run(targets, one, enough, late=late, apart=not (crowded and _on_one_disk(targets)))
-        finally:
-            with self._lock:
-                self._writing -= 1
+        # Each waits for its disk. Where that is one disk for all, they are waited for together.
+        return self.run(targets, one, enough, late=late, apart=not _on_one_disk(targets))
 
 
 class _Shared:
@@ -240,6 +230,24 @@ class _Shared:
 def _on_one_disk(targets: Sequence[Target]) -> bool:
     disks = {one.node.disk(one.device.device) for one in targets if isinstance(one.node, LocalNode)}
     return len(disks) == 1 and None not in disks
+
+
+def _in_turn(call: Callable[[Target], T], targets: Sequence[Target]) -> list[T | StorageError]:
+    """One after the other; but what waits for a disk is waited for when all is under way."""
+    results: list[T | StorageError] = []
+    rest: list[list[Work]] = []
+    for target in targets:
+        with collected() as works:
+            results.append(_attempt(call, target))
+        rest.append(works)
+    for at, works in enumerate(rest):
+        try:
+            for work in works:
+                work()
+        except StorageError as error:
+            log.warning("%s/%s: %s", targets[at].device.host, targets[at].device.device, error)
+            results[at] = error
+    return results
 
 
 def _attempt(call: Callable[[Target], T], target: Target) -> T | StorageError:

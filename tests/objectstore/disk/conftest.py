@@ -45,8 +45,9 @@ class Rig:
         return sorted(os.listdir(self.folder)) if self.folder.exists() else []
 
     def everything(self) -> list[str]:
-        """Every file of the device but those of the object's own folder."""
-        found = (path for path in self.device.rglob("*") if path.is_file() and path.parent != self.folder)
+        """Every file of the device but those of the object's own folder and the journal."""
+        away = (self.folder, self.device / "journal")
+        found = (path for path in self.device.rglob("*") if path.is_file() and path.parent not in away)
         return sorted(str(path.relative_to(self.device)) for path in found)
 
     def put(

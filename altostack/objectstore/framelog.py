@@ -1,15 +1,14 @@
-"""The log of lines that are not in the database yet.
+"""A log of what is acknowledged and not yet where it belongs: lines for a database, files whose writing may be lost.
 
-Recording a line has to be durable when it returns, and a commit of SQLite for each would touch many pages. So lines go
-to a file of frames beside the database, are brought to the disk together, and are merged into the database before
-somebody reads it or when the file is full. Merging a line twice changes nothing, so a frame may stay any time after its
-merge is committed.
+What is acknowledged has to be durable, and bringing each thing to its place durably touches many blocks. So it goes to
+a file of frames, frames are brought to the disk together, and are merged into their places later. Merging a frame twice
+changes nothing, so it may stay any time after its merge is durable.
 
-The file has two halves, so that lines can be recorded in one while the other is merged, and they are written over and
+The file has two halves, so that frames can be added to one while the other is merged, and they are written over and
 over in place, since bringing new blocks to the disk costs about twice as much as old ones:
 
     head    ``ALPM``, 4 zeros, generation, merged: 8 bytes each, little-endian; 40 zeros
-    halves  `FULL` bytes each: frames of length, checksum (4 bytes each) and content
+    halves  frames of length, checksum (4 bytes each) and content
 
 Frames are added in the half that the generation says: the first for even ones. Their checksum is seeded with it, so
 frames of former generations do not count, and neither does a frame that was cut off. Whoever merges begins a new
@@ -26,25 +25,37 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
+from altostack.objectstore.seats import standing
 from altostack.objectstore.storage import DeviceGone
 
-FULL: Final = 1 << 17  # bytes in a half
 LOCK_WAIT: Final = 20.0  # seconds after which the log counts as stuck
 _FIRST: Final = 1 << 12
 _MAGIC: Final = b"ALPM"
 _HEAD: Final = struct.Struct("<4s4xQQ40x")
 _FRAME: Final = struct.Struct("<II")
+_MOSTLY: Final = 512  # bytes that hold a frame with its head, as a rule
 
 
-class Pending:
+class Appended(NamedTuple):
+    """A frame that was written. number: for `FrameLog.sync`."""
+
+    number: int
+    generation: int
+
+
+class FrameLog:
     """The open log."""
 
-    def __init__(self, file: int, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, file: int, check: Callable[[], None] = lambda: None, *, half: int, shared: bool = True
+    ) -> None:
         """file: the descriptor, which stays the caller's. check: called with the lock held; raises when the log is
-        not the database's any longer."""
-        self._file, self._check = file, check
+        not the right one any longer. half: bytes in a half, the same for all who open the file. shared: others may have
+        opened it, too.
+        """
+        self._file, self._check, self._half, self._shared = file, check, half, shared
         self._lock = threading.Lock()
         self._generation, self._end = -1, 0  # where this process knows the last frame to end, within the half
         self._written = self._synced = 0  # numbers of frames of this process
@@ -54,35 +65,42 @@ class Pending:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else records, in any process. Raises DeviceGone when that takes too long, and what `check` raises."""
-        with self._lock:
-            self._flock()
+        if not self._lock.acquire(blocking=False):
+            with standing():
+                self._lock.acquire()
+        try:
+            if self._shared:
+                self._flock()
             try:
                 self._check()
                 yield
             finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+                if self._shared:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
+        finally:
+            self._lock.release()
 
-    def append(self, content: bytes) -> int | None:
-        """Write a frame; the number to `sync`, None when there is no room before the log is merged."""
+    def append(self, content: bytes) -> Appended | None:
+        """Write a frame; None when there is no room before the log is merged."""
         with self.alone():
             generation, _ = self._read_head()
             self._find_end(generation)
             frame = _FRAME.pack(len(content), zlib.crc32(content, generation & 0xFFFFFFFF)) + content
             end = self._end + len(frame)
-            if end > FULL:
+            if end > self._half:
                 return None
-            start = _start(generation)
+            start = self._start(generation)
             if start + end > os.fstat(self._file).st_size:
-                frame += bytes(min(FULL, max(_FIRST, 1 << (end - 1).bit_length())) - end)
+                frame += bytes(min(self._half, max(_FIRST, 1 << (end - 1).bit_length())) - end)
             _write(self._file, frame, start + self._end)
             self._end = end
             self._written += 1
-            return self._written
+            return Appended(self._written, generation)
 
     def take(self) -> tuple[list[bytes], int | None]:
-        """All frames, the oldest first, and what to tell `merged` when they are in the database; None: nothing.
+        """All frames, the oldest first, and what to tell `merged` when they are where they belong; None: nothing.
 
-        The caller is the only one who merges (a write transaction of the database sees to that).
+        The caller is the only one who merges.
         """
         with self.alone():
             generation, merged = self._read_head()
@@ -94,8 +112,23 @@ class Pending:
             _write(self._file, _HEAD.pack(_MAGIC, generation + 1, merged), 0)
             return new, generation
 
+    def turn(self) -> bool:
+        """Begin a new generation, if there is a frame in this one and those before are merged; whether it did."""
+        with self.alone():
+            generation, merged = self._read_head()
+            if merged < generation - 1 or self._frame_at(generation, 0) is None:
+                return False
+            _write(self._file, _HEAD.pack(_MAGIC, generation + 1, merged), 0)
+            return True
+
+    def ended(self) -> int | None:
+        """The generation that is to be `merged` next, None when there is none."""
+        with self.alone():
+            generation, merged = self._read_head()
+            return generation - 1 if merged < generation - 1 else None
+
     def merged(self, generation: int) -> None:
-        """The frames of that generation are in the database, durably.
+        """The frames of that generation are where they belong, durably.
 
         This is not brought to the disk: at worst they are merged again.
         """
@@ -104,7 +137,7 @@ class Pending:
             _write(self._file, _HEAD.pack(_MAGIC, now, max(before, generation)), 0)
 
     def filled(self) -> bool:
-        """Whether there is a frame to merge. Takes no lock: a frame vanishes only after it is in the database."""
+        """Whether there is a frame to merge. Takes no lock: a frame vanishes only after it is where it belongs."""
         head = os.pread(self._file, _HEAD.size, 0)
         if len(head) < _HEAD.size or head[:4] != _MAGIC:
             return False
@@ -120,6 +153,16 @@ class Pending:
 
     def sync(self, number: int) -> None:
         """Return when that frame is on the disk. Threads that wait together share the effort. Raises OSError."""
+        with standing():
+            self._sync(number)
+
+    def sync_all(self) -> None:
+        """Return when everything that this process wrote is on the disk. Raises OSError."""
+        with self._turn:
+            number = self._written
+        self.sync(number)
+
+    def _sync(self, number: int) -> None:
         with self._turn:
             while self._syncing and self._synced < number:
                 self._turn.wait()
@@ -152,24 +195,28 @@ class Pending:
         """After the last whole frame, which another process may have written."""
         if generation != self._generation:
             self._generation, self._end = generation, 0
+        elif not self._shared:
+            return
         while (content := self._frame_at(generation, self._end)) is not None:
             self._end += _FRAME.size + len(content)
 
     def _frame_at(self, generation: int, at: int) -> bytes | None:
-        place = _start(generation) + at
-        head = os.pread(self._file, _FRAME.size, place)
-        if at + _FRAME.size > FULL or len(head) < _FRAME.size:
+        place = self._start(generation) + at
+        start = os.pread(self._file, _MOSTLY, place)
+        if at + _FRAME.size > self._half or len(start) < _FRAME.size:
             return None
-        length, checksum = _FRAME.unpack(head)
-        if not length or at + _FRAME.size + length > FULL:
+        length, checksum = _FRAME.unpack_from(start)
+        if not length or at + _FRAME.size + length > self._half:
             return None
-        content = os.pread(self._file, length, place + _FRAME.size)
+        content = start[_FRAME.size : _FRAME.size + length]
+        if len(content) < length:
+            content = os.pread(self._file, length, place + _FRAME.size)
         if len(content) < length or zlib.crc32(content, generation & 0xFFFFFFFF) != checksum:
             return None
         return content
 
     def _frames(self, generation: int) -> list[bytes]:
-        data = os.pread(self._file, FULL, _start(generation))
+        data = os.pread(self._file, self._half, self._start(generation))
         found, at = [], 0
         while at + _FRAME.size <= len(data):
             length, checksum = _FRAME.unpack_from(data, at)
@@ -184,22 +231,28 @@ class Pending:
             at += _FRAME.size + length
         return found
 
+    def _start(self, generation: int) -> int:
+        """Where the half of a generation begins."""
+        return _HEAD.size + (generation & 1) * self._half
+
     def _flock(self) -> None:
-        pause, end = 0.0005, time.monotonic() + LOCK_WAIT
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
+        if self._free():
+            return
+        with standing():
+            pause, end = 0.00005, time.monotonic() + LOCK_WAIT
+            while not self._free():
                 if time.monotonic() > end:
-                    raise DeviceGone("the log of a database is locked") from None
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.02)
+                    raise DeviceGone("the log is locked")
+                time.sleep(pause)
+                pause = min(pause * 1.5, 0.02)
 
-
-def _start(generation: int) -> int:
-    """Where the half of a generation begins."""
-    return _HEAD.size + (generation & 1) * FULL
+    def _free(self) -> bool:
+        """Lock it, if nobody else has."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 def _write(file: int, data: bytes, at: int) -> None:

@@ -1,4 +1,4 @@
-"""The log beside the database: nothing acknowledged is lost, whoever is killed when."""
+"""Logs of frames, and the one beside a database: nothing acknowledged is lost, whoever is killed when."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from altostack.objectstore.ledger import pending as pending_module
+from altostack.objectstore import framelog
+from altostack.objectstore.framelog import FrameLog
+from altostack.objectstore.ledger import database
+from altostack.objectstore.ledger.database import HALF
 from altostack.objectstore.ledger.ledgers import Ledgers
-from altostack.objectstore.ledger.pending import FULL, Pending
 from altostack.objectstore.storage import DeviceGone, Query
 from tests.objectstore.ledger.conftest import at, row, spot
 
@@ -34,7 +36,7 @@ def names(ledgers: Ledgers) -> list[str]:
     return [one.name for one in ledgers.list(C, "a", "c", Query(limit=100_000))]
 
 
-def frames(log: Pending) -> list[bytes]:
+def frames(log: FrameLog) -> list[bytes]:
     """All frames, which then count as merged."""
     found, generation = log.take()
     if generation is not None:
@@ -44,21 +46,21 @@ def frames(log: Pending) -> list[bytes]:
 
 def half(file: int) -> int:
     """Where frames are added now."""
-    return 64 + FULL * (os.pread(file, 9, 0)[8] & 1)
+    return 64 + HALF * (os.pread(file, 9, 0)[8] & 1)
 
 
 class TestLog:
     def test_frames_come_back_in_order(self, file: int) -> None:
-        log = Pending(file)
+        log = FrameLog(file, half=HALF)
         assert not log.filled()
         for number in range(3):
             log.append(b"%d" % number * 100)
         assert log.filled()
-        assert [frame[:1] for frame in frames(Pending(file))] == [b"0", b"1", b"2"]
+        assert [frame[:1] for frame in frames(FrameLog(file, half=HALF))] == [b"0", b"1", b"2"]
         assert not log.filled() and frames(log) == []
 
     def test_two_who_append_see_each_other(self, file: int) -> None:
-        one, two = Pending(file), Pending(file)
+        one, two = FrameLog(file, half=HALF), FrameLog(file, half=HALF)
         for number in range(10):
             (one if number % 2 else two).append(b"%d" % number)
         assert frames(one) == [b"%d" % number for number in range(10)]
@@ -67,14 +69,14 @@ class TestLog:
         assert frames(two) == [b"new"]
 
     def test_what_was_there_before_does_not_come_back(self, file: int) -> None:
-        log = Pending(file)
+        log = FrameLog(file, half=HALF)
         for turn in range(6):
             for number in range(20 - turn):
                 log.append(b"%d/%03d" % (turn, number))  # of one length: new frames begin where old ones do
             assert frames(log) == [b"%d/%03d" % (turn, number) for number in range(20 - turn)]
 
     def test_others_record_while_somebody_merges(self, file: int) -> None:
-        merging, other = Pending(file), Pending(file)
+        merging, other = FrameLog(file, half=HALF), FrameLog(file, half=HALF)
         other.append(b"one")
         found, generation = merging.take()
         assert found == [b"one"] and generation is not None
@@ -85,27 +87,27 @@ class TestLog:
         assert frames(other) == [b"two"]
 
     def test_who_merges_and_dies_leaves_the_frames_to_the_next(self, file: int) -> None:
-        log = Pending(file)
+        log = FrameLog(file, half=HALF)
         log.append(b"one")
         log.take()
         log.append(b"two")
         for _ in range(2):  # nothing is written over as long as nobody gets through
-            assert Pending(file).take()[0] == [b"one", b"two"]
+            assert FrameLog(file, half=HALF).take()[0] == [b"one", b"two"]
             log.append(b"three")
-            assert frames(Pending(file)) == [b"one", b"two", b"three"]
+            assert frames(FrameLog(file, half=HALF)) == [b"one", b"two", b"three"]
             assert frames(log) == [b"two", b"three"]
             log.append(b"one")
             log.take()
             log.append(b"two")
 
     def test_full(self, file: int) -> None:
-        log = Pending(file)
+        log = FrameLog(file, half=HALF)
         for _ in range(3):
             count = 0
             while log.append(bytes(1000)) is not None:
                 count += 1
-            assert count == FULL // 1008
-            assert os.fstat(file).st_size <= 64 + 2 * FULL
+            assert count == HALF // 1008
+            assert os.fstat(file).st_size <= 64 + 2 * HALF
             assert len(frames(log)) == count
         log.shrink()
         assert os.fstat(file).st_size == 64 and not log.filled()
@@ -125,7 +127,7 @@ class TestLog:
     ) -> None:
         opened = os.open(tmp_path / "torn", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
-            log = Pending(opened)
+            log = FrameLog(opened, half=HALF)
             for _ in range(turns):
                 for frame in given:
                     log.append(frame)
@@ -138,9 +140,9 @@ class TestLog:
             os.pwrite(opened, bytes(1000), start + cut)
             os.pwrite(opened, noise, start + cut)
             whole = [frame for frame, end in zip(given, ends[1:], strict=True) if end <= cut]
-            other = Pending(opened)
+            other = FrameLog(opened, half=HALF)
             other.append(b"after")
-            found = frames(Pending(opened))
+            found = frames(FrameLog(opened, half=HALF))
             assert found[: len(whole)] == whole and found[-1] == b"after"
             assert found[:-1] == given[: len(found) - 1]  # noise may happen to be what was cut off
         finally:
@@ -149,7 +151,7 @@ class TestLog:
     def test_threads_share_bringing_frames_to_the_disk(
         self, file: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        log, synced, together = Pending(file), [], threading.Barrier(16)
+        log, synced, together = FrameLog(file, half=HALF), [], threading.Barrier(16)
 
         def slow(descriptor: int) -> None:
             time.sleep(0.01)
@@ -158,10 +160,10 @@ class TestLog:
         monkeypatch.setattr(os, "fdatasync", slow)
 
         def work() -> None:
-            number = log.append(b"frame")
-            assert number is not None
+            frame = log.append(b"frame")
+            assert frame is not None
             together.wait()
-            log.sync(number)
+            log.sync(frame.number)
 
         threads = [threading.Thread(target=work) for _ in range(16)]
         for thread in threads:
@@ -171,9 +173,9 @@ class TestLog:
         assert 1 <= len(synced) <= 2
 
     def test_a_failed_sync_is_nobodys_success(self, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        log = Pending(file)
-        number = log.append(b"frame")
-        assert number is not None
+        log = FrameLog(file, half=HALF)
+        frame = log.append(b"frame")
+        assert frame is not None
 
         def fails(descriptor: int) -> None:
             raise OSError(5, "Input/output error")
@@ -181,10 +183,10 @@ class TestLog:
         with monkeypatch.context() as patch:
             patch.setattr(os, "fdatasync", fails)
             with pytest.raises(OSError, match="Input/output"):
-                log.sync(number)
+                log.sync(frame.number)
             with pytest.raises(OSError, match="Input/output"):
-                log.sync(number)
-        log.sync(number)
+                log.sync(frame.number)
+        log.sync(frame.number)
 
 
 class TestProcesses:
@@ -204,7 +206,7 @@ class TestProcesses:
 
     def test_killed_at_any_moment(self, ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch) -> None:
         """Every line whose `record` returned is there, and counts are right."""
-        monkeypatch.setattr(pending_module, "FULL", 1 << 13)  # so that it merges again and again
+        monkeypatch.setattr(database, "HALF", 1 << 13)  # so that it merges again and again
         ledgers.create(C, "a", "c", at(1))
         chance = random.Random(7)
         told = 0
@@ -239,11 +241,11 @@ class TestProcesses:
         ledgers.create(C, "a", "c", at(1))
         ledgers.record(C, "a", "c", [row("o"), row("p")])
 
-        def dies(self: Pending, generation: int) -> None:
+        def dies(self: FrameLog, generation: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
         def work(_: int) -> None:
-            Pending.merged = dies  # type: ignore[method-assign] # in this child alone
+            FrameLog.merged = dies  # type: ignore[method-assign] # in this child alone
             ledgers.info(C, "a", "c")
 
         assert Child(work, 0).wait() == -signal.SIGKILL
@@ -254,7 +256,7 @@ class TestProcesses:
         self, ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ledgers.create(C, "a", "c", at(1))
-        monkeypatch.setattr(pending_module, "LOCK_WAIT", 0.1)
+        monkeypatch.setattr(framelog, "LOCK_WAIT", 0.1)
         read, write = os.pipe()
 
         def work(_: int) -> None:
