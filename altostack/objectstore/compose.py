@@ -139,6 +139,8 @@ def serve_store(
     from altostack.objectstore.care.loops import loops
     from altostack.objectstore.disk import server as nodes
 
+    if isinstance(store.local, LocalNode):
+        store.local.devices.recover()
     servers = []
     accesses = AccessLog(store.folder / "log" / "objectstore-access.log")
     if "clients" in listeners:

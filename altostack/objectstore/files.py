@@ -7,6 +7,8 @@ import os
 import time
 from typing import Final
 
+from altostack.kit import proc
+
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY
 
 
@@ -45,6 +47,15 @@ def sync_folder(path: str | os.PathLike[str]) -> None:
     descriptor = os.open(path, _FOLDER | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_disk(path: str) -> None:
+    """Make everything last that was written to the file system of a folder. Raises OSError."""
+    descriptor = os.open(path, _FOLDER | os.O_CLOEXEC)
+    try:
+        proc.syncfs(descriptor)
     finally:
         os.close(descriptor)
 

@@ -39,7 +39,11 @@ def push(
         with contextlib.suppress(Superseded):
             copy(devices, here, piece.timestamp, node, there, frag, durable=piece.durable)
     if wants.meta:
-        posted = _metadata(path, here, layout.meta_name(holding.meta, holding.typed))
+        with guarded(path):
+            meta = objects.look(layout.object_folder(path, here)).meta
+        if meta is None or meta.timestamp != holding.meta:
+            raise Missing
+        posted = _metadata(path, here, meta.name)
         with contextlib.suppress(Superseded, Missing):  # the content may be on its way from somebody else
             node.update(there, holding.meta, posted)
 

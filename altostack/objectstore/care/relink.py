@@ -18,7 +18,7 @@ from altostack.objectstore.care.holdings import Place, listed
 from altostack.objectstore.care.report import Tally
 from altostack.objectstore.disk import layout, objects
 from altostack.objectstore.disk.device import guarded
-from altostack.objectstore.files import sync_folder
+from altostack.objectstore.files import sync_disk, sync_folder
 from altostack.objectstore.storage import RingView
 
 
@@ -38,6 +38,7 @@ def relink(care: Care, device: str) -> Tally:
                 continue  # nothing has been in a wrong place since
             place = Place(path, policy.index)
             target = max(power, coming)
+            sync_disk(path)  # a journal knows files by the names that they have now
             for part in holdings.parts(place):
                 if tally.stopped:
                     return tally

@@ -23,14 +23,15 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from altostack.kit import proc
 from altostack.objectstore.disk import layout, record
-from altostack.objectstore.files import names, open_unseen, touch_above
-from altostack.objectstore.framelog import Appended, FrameLog
+from altostack.objectstore.files import names, open_unseen, sync_disk, touch_above
+from altostack.objectstore.framelog import LOCK_WAIT, Appended, FrameLog
 from altostack.objectstore.storage import DeviceGone, Update
 
 log = logging.getLogger(__name__)
@@ -141,11 +142,13 @@ class Journals:
             self._dirty.clear()
 
     def _drop(self, base: str, trouble: Exception) -> None:
-        """Let a log alone for a while; then it is opened anew."""
+        """Let a log alone for a while; then it is opened anew, and looked through like that of a dead process."""
         log.warning("the journal of %s is not used: %s", base, trouble)
         self._failed[base] = time.monotonic() + SETTLE
         with self._lock:
             self._open.pop(base, None)
+        with self._turn:
+            self._dirty = {one for one in self._dirty if one.base != base}
 
     def _base(self, device: str) -> str:
         """The folder that has the log for a device. Raises OSError."""
@@ -175,26 +178,34 @@ class Journals:
 
     def _settle(self) -> None:
         """Bring to the disk what logs have. Ends when there is nothing left to do."""
-        while True:
-            with self._turn:
-                if not self._full:
-                    self._turn.wait(SETTLE)
-                everything, self._full = not self._full, False
-                if not self._dirty:
-                    self._thread = None
-                    return
-                dirty = list(self._dirty)
-                if everything:
-                    self._dirty.clear()  # what is kept from now on is noted again
-            for journal in dirty:
-                try:
-                    journal.settle(self._before, everything=everything)
-                except (OSError, DeviceGone) as trouble:
-                    self._drop(journal.base, trouble)
+        while self._settle_some():
+            pass
+        for journal in list(self._open.values()):
+            with contextlib.suppress(OSError, DeviceGone):
+                journal.shrink()
+
+    def _settle_some(self) -> bool:
+        """Wait until there is something to do, and do it; False when there is nothing."""
+        with self._turn:
+            if not self._full:
+                self._turn.wait(SETTLE)
+            everything, self._full = not self._full, False
+            if not self._dirty:
+                self._thread = None
+                return False
+            dirty = list(self._dirty)
+            if everything:
+                self._dirty.clear()  # what is kept from now on is noted again
+        for journal in dirty:
+            try:
+                journal.settle(self._before, everything=everything)
+            except (OSError, DeviceGone) as trouble:
+                self._drop(journal.base, trouble)
+        return True
 
     def _look(self, base: str, file: int) -> None:
         """Make again whatever a log has and the disk has not. Raises OSError, DeviceGone."""
-        began, log_of_it = time.monotonic(), FrameLog(file, half=HALF)
+        began, log_of_it = time.monotonic(), FrameLog(file, half=HALF, shared=False)
         frames, generation = log_of_it.take()
         if generation is None:
             return
@@ -208,6 +219,9 @@ class Journals:
                 told[device, policy] += entry.updates
         for (device, policy), updates in told.items():
             self._announce(device, policy, updates)
+        for name in os.listdir(self._root):  # what updates did may be on any of them
+            with contextlib.suppress(OSError):
+                sync_disk(f"{self._root}/{name}")
         proc.syncfs(file)
         log_of_it.merged(generation)
         if made:
@@ -226,7 +240,7 @@ class _Journal:
         self.settling = -1  # the newest generation that is about to be forgotten
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
-        with _Held(f"{folder}/lock", wait=True):  # nobody works with a device that is being looked through
+        with _Held(f"{folder}/lock", wait=LOCK_WAIT):  # nobody works with a disk that is being looked through
             for number in itertools.count():
                 path = f"{folder}/{number}"
                 if self._path and not os.path.exists(path):
@@ -238,15 +252,10 @@ class _Journal:
                 look(base, held.file)
                 if not self._path:
                     self._path, self._held = path, held
-        found = os.fstat(self._held.file)
-        self._inode = (found.st_dev, found.st_ino)
-        self._log = FrameLog(self._held.file, self._check, half=HALF, shared=False)
-
-    def _check(self) -> None:
-        """Raises OSError, DeviceGone when the log is not the device's any longer."""
-        found = os.stat(self._path)
-        if (found.st_dev, found.st_ino) != self._inode:
-            raise DeviceGone("another disk is in its place")
+        # Not a method of ours: whoever refers to the lock in a circle holds it for too long.
+        self._log = FrameLog(
+            self._held.file, partial(_in_place, self._path, self._held.file), half=HALF, shared=False
+        )
 
     def keep(self, frame: bytes) -> tuple[Appended | None, bool]:
         """(the frame, None if there is no room; whether the log is to be settled now). Raises OSError, DeviceGone."""
@@ -261,6 +270,10 @@ class _Journal:
         """Wait until it is on the disk. Raises OSError."""
         self._log.sync(number)
 
+    def shrink(self) -> None:
+        """Give room back that nobody has needed for a while. Raises OSError, DeviceGone."""
+        self._log.shrink()
+
     def settle(self, before: Callable[[], None], *, everything: bool) -> None:
         """Bring what was kept to the disk: the half that is full, or everything. Raises OSError, DeviceGone."""
         for again in (True, False):
@@ -274,14 +287,29 @@ class _Journal:
                 break
 
 
+def _in_place(path: str, file: int) -> None:
+    """Raises OSError, DeviceGone when an open log is not the device's any longer."""
+    found, own = os.stat(path), os.fstat(file)
+    if (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino):
+        raise DeviceGone("another disk is in its place")
+
+
 class _Held:
     """An open file, locked until nobody refers to it any longer, whoever is told first that it is of no use."""
 
-    def __init__(self, path: str, *, wait: bool = False) -> None:
-        """Raises BlockingIOError when somebody else holds it and ``wait`` is not said, OSError."""
+    def __init__(self, path: str, *, wait: float = 0.0) -> None:
+        """wait: seconds. Raises BlockingIOError when somebody else holds it for longer, OSError."""
         self.file = -1
         self.file = open_unseen(path, os.O_RDWR | os.O_CREAT)
-        fcntl.flock(self.file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        until = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(0.01)
 
     def __enter__(self) -> _Held:
         return self

@@ -68,7 +68,7 @@ def is_stamp(text: str) -> bool:
 
 class File(NamedTuple):
     """One file of an object. frag: None for whole copies. durable: False for a fragment that is not committed.
-    typed: since when a ``.meta`` has its content type, empty when it has none."""
+    typed: since when a ``.meta`` has its content type, empty when it has none that counts."""
 
     name: str
     timestamp: str
@@ -167,6 +167,8 @@ def choose(names: Iterable[str]) -> Files:
     if meta is not None and tombstone and not loose:
         meta = None  # of content that was deleted before that was known here
     obsolete += [file for file in metas if file is not meta]
+    if meta is not None and meta.typed and meta.typed <= version:
+        meta = meta._replace(typed="")  # the type of what was there before
     data.sort(key=lambda file: (not file.durable, file.frag or 0))
     loose.sort(key=lambda file: (file.timestamp, -(file.frag or 0)), reverse=True)
     return Files(tuple(data), tuple(loose), meta, tombstone, tuple(obsolete))

@@ -136,7 +136,7 @@ def read(
         try:
             if meta is not None:
                 path = f"{folder}/{meta.name}"
-                posted = load(path).metadata
+                posted = _of_now(load(path).metadata, file.timestamp)
                 path = f"{folder}/{file.name}"
             descriptor = open_unseen(path)
             try:
@@ -156,6 +156,13 @@ def read(
         durable = file.durable or file in files.data
         return Opened(descriptor, content, file, found, meta, posted, durable)
     raise DeviceGone(f"{os.path.basename(device)}: {folder} does not keep still")
+
+
+def _of_now(posted: Metadata, since: str) -> Metadata:
+    """What a POST says of content that is there ``since`` then: the content type that it knew may be older."""
+    if TYPED in posted and posted[TYPED] <= since:
+        return {name: value for name, value in posted.items() if name not in (TYPED, "content-type")}
+    return posted
 
 
 def _checked(descriptor: int, found: record.Record) -> bytes:
