@@ -58,6 +58,8 @@ class FrameLog:
         self._file, self._check, self._half, self._shared = file, check, half, shared
         self._lock = threading.Lock()
         self._generation, self._end = -1, 0  # where this process knows the last frame to end, within the half
+        self._size = 0  # of the file, at least, where nobody else changes it
+        self._head: tuple[int, int] | None = None  # generation, merged; where nobody else changes them
         self._written = self._synced = 0  # numbers of frames of this process
         self._syncing = False
         self._turn = threading.Condition()
@@ -65,6 +67,13 @@ class FrameLog:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else records, in any process. Raises DeviceGone when that takes too long, and what `check` raises."""
+        self._begin()
+        try:
+            yield
+        finally:
+            self._finish()
+
+    def _begin(self) -> None:
         if not self._lock.acquire(blocking=False):
             with standing():
                 self._lock.acquire()
@@ -73,16 +82,23 @@ class FrameLog:
                 self._flock()
             try:
                 self._check()
-                yield
-            finally:
+            except BaseException:
                 if self._shared:
                     fcntl.flock(self._file, fcntl.LOCK_UN)
-        finally:
+                raise
+        except BaseException:
             self._lock.release()
+            raise
+
+    def _finish(self) -> None:
+        if self._shared:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._lock.release()
 
     def append(self, content: bytes) -> Appended | None:
         """Write a frame; None when there is no room before the log is merged."""
-        with self.alone():
+        self._begin()
+        try:
             generation, _ = self._read_head()
             self._find_end(generation)
             frame = _FRAME.pack(len(content), zlib.crc32(content, generation & 0xFFFFFFFF)) + content
@@ -90,12 +106,16 @@ class FrameLog:
             if end > self._half:
                 return None
             start = self._start(generation)
-            if start + end > os.fstat(self._file).st_size:
+            if self._shared or start + end > self._size:
+                self._size = os.fstat(self._file).st_size
+            if start + end > self._size:
                 frame += bytes(min(self._half, max(_FIRST, 1 << (end - 1).bit_length())) - end)
             _write(self._file, frame, start + self._end)
             self._end = end
             self._written += 1
             return Appended(self._written, generation)
+        finally:
+            self._finish()
 
     def take(self) -> tuple[list[bytes], int | None]:
         """All frames, the oldest first, and what to tell `merged` when they are where they belong; None: nothing.
@@ -109,7 +129,7 @@ class FrameLog:
                 return self._frames(generation - 1) + new, generation - 1
             if not new:
                 return [], None
-            _write(self._file, _HEAD.pack(_MAGIC, generation + 1, merged), 0)
+            self._write_head(generation + 1, merged)
             return new, generation
 
     def turn(self) -> bool:
@@ -118,7 +138,7 @@ class FrameLog:
             generation, merged = self._read_head()
             if merged < generation - 1 or self._frame_at(generation, 0) is None:
                 return False
-            _write(self._file, _HEAD.pack(_MAGIC, generation + 1, merged), 0)
+            self._write_head(generation + 1, merged)
             return True
 
     def ended(self) -> int | None:
@@ -134,7 +154,7 @@ class FrameLog:
         """
         with self.alone():
             now, before = self._read_head()
-            _write(self._file, _HEAD.pack(_MAGIC, now, max(before, generation)), 0)
+            self._write_head(now, max(before, generation))
 
     def filled(self) -> bool:
         """Whether there is a frame to merge. Takes no lock: a frame vanishes only after it is where it belongs."""
@@ -150,6 +170,7 @@ class FrameLog:
             self._read_head()
             if not self.filled():
                 os.ftruncate(self._file, _HEAD.size)
+                self._size = 0
 
     def sync(self, number: int) -> None:
         """Return when that frame is on the disk. Threads that wait together share the effort. Raises OSError."""
@@ -181,15 +202,22 @@ class FrameLog:
 
     def _read_head(self) -> tuple[int, int]:
         """Generation, and the newest that is merged."""
+        if self._head is not None:
+            return self._head
         head = os.pread(self._file, _HEAD.size, 0)
         if len(head) == _HEAD.size and head[:4] == _MAGIC:
             _, generation, merged = _HEAD.unpack(head)
+            self._head = None if self._shared else (generation, merged)
             return generation, merged
         # New, or cut off before the first frame was on the disk. The generation is one that nobody had here.
         generation = int.from_bytes(os.urandom(6)) + 1
         os.ftruncate(self._file, 0)
-        _write(self._file, _HEAD.pack(_MAGIC, generation, generation - 1), 0)
+        self._write_head(generation, generation - 1)
         return generation, generation - 1
+
+    def _write_head(self, generation: int, merged: int) -> None:
+        _write(self._file, _HEAD.pack(_MAGIC, generation, merged), 0)
+        self._head = None if self._shared else (generation, merged)
 
     def _find_end(self, generation: int) -> None:
         """After the last whole frame, which another process may have written."""

@@ -252,9 +252,13 @@ class _Journal:
                 look(base, held.file)
                 if not self._path:
                     self._path, self._held = path, held
+        found = os.fstat(self._held.file)
         # Not a method of ours: whoever refers to the lock in a circle holds it for too long.
         self._log = FrameLog(
-            self._held.file, partial(_in_place, self._path, self._held.file), half=HALF, shared=False
+            self._held.file,
+            partial(_in_place, self._path, (found.st_dev, found.st_ino)),
+            half=HALF,
+            shared=False,
         )
 
     def keep(self, frame: bytes) -> tuple[Appended | None, bool]:
@@ -287,10 +291,10 @@ class _Journal:
                 break
 
 
-def _in_place(path: str, file: int) -> None:
+def _in_place(path: str, inode: tuple[int, int]) -> None:
     """Raises OSError, DeviceGone when an open log is not the device's any longer."""
-    found, own = os.stat(path), os.fstat(file)
-    if (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino):
+    found = os.stat(path)
+    if (found.st_dev, found.st_ino) != inode:
         raise DeviceGone("another disk is in its place")
 
 

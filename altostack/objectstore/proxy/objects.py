@@ -208,7 +208,9 @@ class Objects:
         if expected is not None and _number(expected) is None:
             raise Refusal(400, "Bad X-If-Delete-At header value")
         keep, site = self._site(request, place, info)
-        held = self._held(keep, site)
+        held = self._held(keep, site, newest=expected is not None)
+        if expected is None and held is not None and "x-delete-at" in held:
+            held = self._held(keep, site, newest=True)  # a POST may have changed that
         if expected is not None and (held is None or _number(held.get("x-delete-at")) != _number(expected)):
             raise Refusal(404 if held is None else 412)
         row = Row(name=str(place.object), timestamp=stamp, deleted=True, policy=site.policy)
@@ -248,10 +250,10 @@ class Objects:
         when = metadata.get("x-delete-at")
         return when is not None and int(when) <= self._store.clock.seconds()
 
-    def _held(self, keep: Keep, site: Site) -> dict[str, str] | None:
-        """The metadata of what is there now."""
+    def _held(self, keep: Keep, site: Site, *, newest: bool) -> dict[str, str] | None:
+        """The metadata of what is there now; ``newest``: of all copies."""
         try:
-            with closing(keep.find(site, newest=True)) as found:
+            with closing(keep.find(site, newest=newest)) as found:
                 return found.metadata
         except (Missing, Refusal):  # what cannot be read cannot be known to be there
             return None
