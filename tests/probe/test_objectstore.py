@@ -134,8 +134,14 @@ class Faults:
         name, device = self.device()
         disk = self.stand.device(name, device).resolve()
         self.stand.kill(name)  # what is open for writing would keep it writable
-        self.stand.care(name).local.ledgers.close()
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        local = self.stand.care(name).local
+        local.ledgers.close()
+        local.devices.journals.close()
+        for again in range(100):  # a log may be synced just now
+            done = subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=again == 99)
+            if done.returncode == 0:
+                break
+            time.sleep(0.1)
         self.stand.start(name)
         self.pause()
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
