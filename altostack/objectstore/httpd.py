@@ -603,13 +603,13 @@ class _Incoming:
             part = connection.buffer[:want]
             connection.buffer = connection.buffer[len(part) :]
         else:
-            part = self._receive(want)
+            part = self._receive(want, socket.MSG_WAITALL)
         self._left -= len(part)
         if len(part) < want:  # fill up: whoever reads in large pieces is spared the small ones
             parts = [part]
             missing = want - len(part)
             while missing:
-                part = self._receive(missing)
+                part = self._receive(missing, socket.MSG_WAITALL)
                 missing -= len(part)
                 self._left -= len(part)
                 parts.append(part)
@@ -617,9 +617,9 @@ class _Incoming:
         self._over = self._left == 0
         return part
 
-    def _receive(self, size: int) -> bytes:
+    def _receive(self, size: int, flags: int = 0) -> bytes:
         try:
-            part = self._connection.sock.recv(size, self._flags)
+            part = self._connection.sock.recv(size, self._flags | flags)
         except OSError as error:
             raise self._lost("the client has gone or was silent for too long") from error
         if not part:

@@ -179,7 +179,7 @@ def test_what_is_settled_is_on_the_disk_with_its_lines(
     row = Row(name="o", timestamp=machine.clock.now(), size=7)
     machine.put("o", b"content", updates=[Update("127.0.0.1", 1, there, "container", "a", "c", row)])
     log = machine.root / ".journal" / "0"
-    for _ in range(500):
+    for _ in range(2000):
         if synced and log.stat().st_size == 64:
             break
         time.sleep(0.01)

@@ -114,7 +114,7 @@ def test_the_server_calls_the_access_log(tmp_path: Path, inner: Inner, accesses:
             assert said == answer.headers["X-Openstack-Request-Id"]
             assert answer.read() == b"inner"
     finally:
-        server.stop(1.0)
+        server.stop(10.0)
     (line,) = lines(accesses, tmp_path / "log" / "access.log")
     assert (line["request_id"], line["bytes_sent"]) == (said, 5)
 
