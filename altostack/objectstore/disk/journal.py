@@ -15,6 +15,7 @@ nobody holds. A log that is busy or fails is no reason to wait: the file is then
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import logging
@@ -30,16 +31,15 @@ import msgspec
 
 from altostack.kit import proc
 from altostack.objectstore.disk import layout, record
-from altostack.objectstore.files import names, open_unseen, sync_disk, touch_above
+from altostack.objectstore.files import names, open_unseen, sync_disk, sync_folder, touch_above
 from altostack.objectstore.framelog import LOCK_WAIT, Appended, FrameLog
 from altostack.objectstore.storage import DeviceGone, Update
 
 log = logging.getLogger(__name__)
 
 HALF: Final = 16 << 20  # bytes in a half of a log
-SETTLE: Final = (
-    10.0  # seconds after which what a log has is brought to its place even if there is room for more
-)
+SETTLE: Final = 10.0
+"""Seconds after which what a log has is brought to its place even if there is room for more."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -252,6 +252,9 @@ class _Journal:
                 look(base, held.file)
                 if not self._path:
                     self._path, self._held = path, held
+        os.fsync(self._held.file)
+        for one in (folder, base):  # it has to be found again
+            sync_folder(one)
         found = os.fstat(self._held.file)
         # Not a method of ours: whoever refers to the lock in a circle holds it for too long.
         self._log = FrameLog(
@@ -344,7 +347,8 @@ def _restore(device: str, path: str, entry: Entry) -> bool:
     scratch = f"{device}/{layout.TMP}/{layout.JOURNAL}-{os.getpid():x}"
     descriptor = os.open(scratch, os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, entry.content)
+        if os.write(descriptor, entry.content) != len(entry.content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         record.store(descriptor, entry.record, len(entry.content))
     finally:
         os.close(descriptor)

@@ -207,6 +207,7 @@ def test_when_both_halves_are_full_files_are_synced_by_themselves(
 ) -> None:
     monkeypatch.setattr(journal, "HALF", 1 << 14)
     monkeypatch.setattr(journal.Journals, "_settle", lambda self: None)  # it does not get round to it
+    machine.put("warm", b"x")
     real, synced = os.fsync, []
     monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), real(descriptor)))
     for number in range(3):
