@@ -31,6 +31,12 @@ CONTAINERS = {"std": "standard", "ec": "coded"}  # in the order of their policie
 pytestmark = [pytest.mark.probe, pytest.mark.timeout(120 + FAULTS * 20)]
 
 
+def _opened_on(disk: Path) -> list[str]:
+    """The files of a disk that this process has open, for whoever wonders why it is busy."""
+    links = (os.readlink(one) for one in Path("/proc/self/fd").iterdir() if one.is_symlink())
+    return [link for link in links if link.startswith(f"{disk}/")]
+
+
 class Faults:
     """Does one thing after another to the stand, and undoes it. What may lose a copy is mended before the next one."""
 
@@ -137,11 +143,12 @@ class Faults:
         local = self.stand.care(name).local
         local.ledgers.close()
         local.devices.journals.close()
-        for again in range(100):  # a log may be synced just now
-            done = subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=again == 99)
+        for _ in range(100):  # a log may be synced just now
+            done = subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True, check=False)
             if done.returncode == 0:
                 break
             time.sleep(0.1)
+        assert done.returncode == 0, (done.stderr, _opened_on(disk))
         self.stand.start(name)
         self.pause()
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)

@@ -143,12 +143,14 @@ class Journals:
 
     def _drop(self, base: str, trouble: Exception) -> None:
         """Let a log alone for a while; then it is opened anew, and looked through like that of a dead process."""
-        log.warning("the journal of %s is not used: %s", base, trouble)
+        # Its text alone: whoever keeps the exception keeps the log open, and locked.
+        log.warning("the journal of %s is not used: %s", base, str(trouble))
         self._failed[base] = time.monotonic() + SETTLE
         with self._lock:
             self._open.pop(base, None)
         with self._turn:
             self._dirty = {one for one in self._dirty if one.base != base}
+        self._before()  # nothing else may remember what its entries' updates did
 
     def _base(self, device: str) -> str:
         """The folder that has the log for a device. Raises OSError."""

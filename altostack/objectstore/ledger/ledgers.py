@@ -207,6 +207,7 @@ class Ledgers:
 
     def close(self) -> None:
         """Close every database."""
+        self.sync()
         with self._lock:
             while self._open:
                 self._open.popitem()[1].close()
