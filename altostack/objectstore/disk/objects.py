@@ -7,6 +7,7 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from altostack.objectstore.disk import layout, record
 from altostack.objectstore.disk.device import Devices, names_last_with_files
@@ -213,21 +214,16 @@ def place(
             if not os.path.exists(temporary):
                 raise
             changed += _folders(folder)
-    touch(folder)
     kept = None if twin else keep(target)
     if kept is None:
         _sync(descriptor, target, changed, twin)
         return _synced
+    touch(folder)
 
     def wait() -> Kept | None:
         if kept.wait():
             return kept
-        with contextlib.suppress(FileNotFoundError):  # a newer version has come, and this one is of no use
-            again = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _sync(again, target, changed)
-            finally:
-                os.close(again)
+        synced_again(target, changed)
         return None
 
     return wait
@@ -237,6 +233,16 @@ def _synced() -> None:
     return None
 
 
+def synced_again(target: str, changed: Sequence[str] = ()) -> None:
+    """Make a file last that somebody put in its place, and may not have synced. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):  # a newer version has come, and this one is of no use
+        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _sync(descriptor, target, changed)
+        finally:
+            os.close(descriptor)
+
+
 def _sync(descriptor: int, target: str, changed: Sequence[str], twin: str = "") -> None:
     """Make a file in its place last, and where its sync does not do it, the folders that were made for it.
 
@@ -244,6 +250,7 @@ def _sync(descriptor: int, target: str, changed: Sequence[str], twin: str = "") 
     """
     folder, name = os.path.split(target)
     try:
+        touch(folder)
         os.fsync(descriptor)
         # Of a file with two names, a file system without a journal syncs the way to one.
         if twin or not names_last_with_files(os.fstat(descriptor).st_dev):
@@ -370,7 +377,7 @@ def delete(
     """See `storage.Node.delete`; to be waited for, and `clean`ed after. Raises Superseded, DeviceGone, OSError."""
     files = look(layout.object_folder(device, spot))
     if files.tombstone == timestamp:
-        return False, _synced
+        return False, partial(synced_again, f"{layout.object_folder(device, spot)}/{timestamp}.ts")
     if files.newest >= timestamp:
         raise Superseded(files.newest)
     last = _small(devices, device, spot, f"{timestamp}.ts", {"name": name}, updates, twin)

@@ -8,12 +8,13 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from altostack.objectstore.disk import layout, objects, record
 from altostack.objectstore.disk.device import Devices, trouble
 from altostack.objectstore.disk.journal import Kept
-from altostack.objectstore.disk.layout import Files
+from altostack.objectstore.disk.layout import File, Files
 from altostack.objectstore.putoff import put_off
 from altostack.objectstore.storage import DeviceFull, Exists, Metadata, Spot, Superseded, Update
 
@@ -148,8 +149,10 @@ class FileWriter:
             with self._alone():
                 files = objects.look(self._folder)
                 self._check(files)
-                if not self._is_here(files, metadata):
+                if (there := self._is_here(files, metadata)) is None:
                     last = self._place(metadata, updates, first=not files.newest)
+                elif self._frag is None:
+                    last = partial(objects.synced_again, f"{self._folder}/{there.name}")
         except OSError as error:
             raise trouble(self._device, error) from error
         finally:
@@ -191,8 +194,8 @@ class FileWriter:
             raise trouble(self._device, error) from error
         self._deliver(self._device, self._spot, updates, kept)
 
-    def _is_here(self, files: Files, metadata: Metadata) -> bool:
-        """Whether what was written is here already. Raises Superseded when something else of that time is."""
+    def _is_here(self, files: Files, metadata: Metadata) -> File | None:
+        """What was written, if it is here already. Raises Superseded when something else of that time is."""
         for file in (*files.data, *files.loose):
             if file.timestamp == self._timestamp and file.frag == self._frag:
                 try:
@@ -201,8 +204,8 @@ class FileWriter:
                     continue
                 if held.size != self._written or held.metadata.get("etag") != metadata.get("etag"):
                     raise Superseded(file.timestamp)
-                return True
-        return False
+                return file
+        return None
 
     def commit(self) -> None:
         if self._frag is None:
