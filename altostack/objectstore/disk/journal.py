@@ -228,7 +228,7 @@ class Journals:
         log_of_it.merged(generation)
         if made:
             log.warning(
-                "%s: %d files were made again that a loss of power had taken, in %.1f s",
+                "%s: %d files were made again that the journal has and the disk had not, in %.1f s",
                 base, made, time.monotonic() - began,
             )  # fmt: skip
 
