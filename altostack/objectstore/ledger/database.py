@@ -65,7 +65,7 @@ def translated() -> Iterator[None]:
     except sqlite3.Error as trouble:
         code = getattr(trouble, "sqlite_errorcode", None)
         primary = code & 0xFF if isinstance(code, int) else None
-        if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(trouble):
             raise Corrupt(str(trouble)) from trouble
         if primary == sqlite3.SQLITE_FULL:
             raise DeviceFull(str(trouble)) from trouble
@@ -79,6 +79,8 @@ def translated() -> Iterator[None]:
         ):
             raise DeviceGone(str(trouble)) from trouble
         raise
+    except UnicodeDecodeError as trouble:  # what is meant to be text is not, even in what SQLite says of it
+        raise Corrupt(str(trouble)) from trouble
     except FileNotFoundError:
         raise
     except OSError as trouble:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from altostack.objectstore.config import Policy, Settings
+from altostack.objectstore.ledger.database import Corrupt, translated
 from altostack.objectstore.ledger.ledgers import Ledgers
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import (
@@ -270,6 +271,25 @@ class TestFiles:
         with pytest.raises(DeviceGone):
             ledgers.list(C, "a", "c", Query())
         assert not path.exists()
+
+    @pytest.mark.parametrize("column", ["etag", "content_type"])
+    def test_damage_inside_of_a_text(self, ledgers: Ledgers, column: str) -> None:
+        """Its structure is sound, and SQLite finds nothing wrong; but what is to be text is none."""
+        ledgers.create(C, "a", "c", at(1))
+        ledgers.record(C, "a", "c", [row("o", 2)])
+        assert ledgers.info(C, "a", "c").count == 1
+        ledgers.close()
+        path = ledgers.folder(C, "container") / f"{C.digest}.db"
+        with sqlite3.connect(path) as sql:
+            sql.execute(f"UPDATE live SET {column} = CAST(x'd8ff41' AS TEXT)")
+        sql.close()
+        with pytest.raises(DeviceGone):
+            ledgers.list(C, "a", "c", Query())
+        assert not path.exists()
+
+    def test_what_sqlite_says_of_damage_need_not_be_text(self) -> None:
+        with pytest.raises(Corrupt), translated():
+            b"row 5 missing from index \xd8\xff".decode()
 
     def test_another_file_in_its_place(self, ledgers: Ledgers) -> None:
         ledgers.create(C, "a", "c", at(1))
