@@ -13,10 +13,14 @@ over in place, since bringing new blocks to the disk costs about twice as much a
 Frames are added in the half that the generation says: the first for even ones. Their checksum is seeded with it, so
 frames of former generations do not count, and neither does a frame that was cut off. Whoever merges begins a new
 generation, and says afterwards that the one before is merged; a half is not used again before.
+
+After a sync that failed nobody knows what is on the disk, and a second one may succeed without having written anything.
+So it fails for all frames written until then, and none is added behind them: that waits until they are merged.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -62,6 +66,8 @@ class FrameLog:
         self._head: tuple[int, int] | None = None  # generation, merged; where nobody else changes them
         self._written = self._synced = 0  # numbers of frames of this process
         self._syncing = False
+        self._lost = range(0)  # numbers of frames that may not have reached the disk, and
+        self._broken = -1  # the newest generation of them
         self._turn = threading.Condition()
 
     @contextmanager
@@ -96,10 +102,14 @@ class FrameLog:
         self._lock.release()
 
     def append(self, content: bytes) -> Appended | None:
-        """Write a frame; None when there is no room before the log is merged."""
+        """Write a frame; None when none can be added before the log is merged. Then it may be there, never synced."""
         self._begin()
         try:
-            generation, _ = self._read_head()
+            generation, merged = self._read_head()
+            if self._lost:
+                self._found(merged)
+                if generation == self._broken:
+                    return None
             self._find_end(generation)
             frame = _FRAME.pack(len(content), zlib.crc32(content, generation & 0xFFFFFFFF)) + content
             end = self._end + len(frame)
@@ -112,8 +122,11 @@ class FrameLog:
                 frame += bytes(min(self._half, max(_FIRST, 1 << (end - 1).bit_length())) - end)
             _write(self._file, frame, start + self._end)
             self._end = end
-            self._written += 1
-            return Appended(self._written, generation)
+            with self._turn:
+                if generation == self._broken:  # since it was looked at
+                    return None
+                self._written += 1
+                return Appended(self._written, generation)
         finally:
             self._finish()
 
@@ -155,6 +168,7 @@ class FrameLog:
         with self.alone():
             now, before = self._read_head()
             self._write_head(now, max(before, generation))
+        self._found(generation)
 
     def filled(self) -> bool:
         """Whether there is a frame to merge. Takes no lock: a frame vanishes only after it is where it belongs."""
@@ -179,6 +193,10 @@ class FrameLog:
 
     def sync_all(self) -> None:
         """Return when everything that this process wrote is on the disk. Raises OSError."""
+        if self._lost:
+            with self.alone():
+                _, merged = self._read_head()
+            self._found(merged)
         with self._turn:
             number = self._written
         self.sync(number)
@@ -187,18 +205,30 @@ class FrameLog:
         with self._turn:
             while self._syncing and self._synced < number:
                 self._turn.wait()
+            if number in self._lost:
+                raise OSError(errno.EIO, "a sync of what was written before failed")
             if self._synced >= number:
                 return
             self._syncing, goal = True, self._written
+        done = False
         try:
             os.fdatasync(self._file)
-        except BaseException:
-            goal = 0
-            raise
+            done = True
         finally:
             with self._turn:
-                self._syncing, self._synced = False, max(self._synced, goal)
+                self._syncing = False
+                if done:
+                    self._synced = max(self._synced, goal)
+                else:
+                    first = self._lost.start if self._lost else self._synced + 1
+                    self._lost, self._broken = range(first, self._written + 1), self._generation
                 self._turn.notify_all()
+
+    def _found(self, merged: int) -> None:
+        """That generation is merged, durably: what was lost with it is not lost any longer."""
+        with self._turn:
+            if merged >= self._broken:
+                self._synced, self._lost = max(self._synced, self._lost.stop - 1), range(0)
 
     def _read_head(self) -> tuple[int, int]:
         """Generation, and the newest that is merged."""

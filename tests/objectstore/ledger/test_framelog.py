@@ -36,6 +36,10 @@ def names(ledgers: Ledgers) -> list[str]:
     return [one.name for one in ledgers.list(C, "a", "c", Query(limit=100_000))]
 
 
+def fails(descriptor: int) -> None:
+    raise OSError(5, "Input/output error")
+
+
 def frames(log: FrameLog) -> list[bytes]:
     """All frames, which then count as merged."""
     found, generation = log.take()
@@ -155,7 +159,8 @@ class TestLog:
 
         def slow(descriptor: int) -> None:
             time.sleep(0.01)
-            synced.append(descriptor)
+            if descriptor == file:  # of other tests' threads there may be some left
+                synced.append(descriptor)
 
         monkeypatch.setattr(os, "fdatasync", slow)
 
@@ -177,16 +182,64 @@ class TestLog:
         frame = log.append(b"frame")
         assert frame is not None
 
-        def fails(descriptor: int) -> None:
-            raise OSError(5, "Input/output error")
-
         with monkeypatch.context() as patch:
             patch.setattr(os, "fdatasync", fails)
             with pytest.raises(OSError, match="Input/output"):
                 log.sync(frame.number)
+        with pytest.raises(OSError, match="failed"):  # the disk may say that nothing is left to be written
+            log.sync(frame.number)
+        with pytest.raises(OSError, match="failed"):
+            log.sync_all()
+
+    def test_nothing_is_added_behind_what_may_be_a_hole(
+        self, file: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log = FrameLog(file, half=HALF)
+        assert log.append(b"one") is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fails)
             with pytest.raises(OSError, match="Input/output"):
-                log.sync(frame.number)
-        log.sync(frame.number)
+                log.sync_all()
+        assert log.append(b"two") is None
+        found, generation = log.take()
+        assert found == [b"one"]
+        assert generation is not None
+        three = log.append(b"three")  # the half is another one
+        assert three is not None
+        log.sync(three.number)
+        with pytest.raises(OSError, match="failed"):  # the first is nowhere yet
+            log.sync(three.number - 1)
+        log.merged(generation)
+        log.sync(three.number - 1)
+        log.sync_all()
+
+    def test_another_merges_what_may_be_lost(self, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        log, other = FrameLog(file, half=HALF), FrameLog(file, half=HALF)
+        assert log.append(b"one") is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fails)
+            with pytest.raises(OSError, match="Input/output"):
+                log.sync_all()
+        assert frames(other) == [b"one"]
+        log.sync_all()
+        assert log.append(b"two") is not None
+
+    def test_a_frame_that_was_under_way_when_a_sync_failed(
+        self, file: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log = FrameLog(file, half=HALF)
+        assert log.append(b"one") is not None
+        write = framelog._write
+
+        def late(descriptor: int, data: bytes, at: int) -> None:
+            write(descriptor, data, at)
+            patch.setattr(os, "fdatasync", fails)
+            with pytest.raises(OSError, match="Input/output"):
+                log.sync(1)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(framelog, "_write", late)
+            assert log.append(b"two") is None
 
 
 class TestProcesses:
