@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from altostack.objectstore.http import Content, Handler, Place, Refusal, Request, Response, ask
 from altostack.objectstore.middleware import cipher
-from altostack.objectstore.middleware.keymaster import KeyMaster, UnknownSecret, key_master
+from altostack.objectstore.middleware.barbican import KeyManagerError
+from altostack.objectstore.middleware.keymaster import PATIENCE, KeyMaster, UnknownSecret, key_master
 from altostack.objectstore.middleware.options import Wrap, flag, store_of
 from altostack.objectstore.middleware.shape import (
     EMPTY_ETAG,
@@ -51,16 +52,14 @@ _TELLING: Final = (  # beginnings of names of system metadata
     "x-object-sysmeta-s3api-checksum-",
     "x-object-transient-sysmeta-s3api-tag",
 )
+_LATER: Final = {"retry-after": f"{PATIENCE:.0f}"}
 UNKNOWN: Final = "<unknown>"  # an ETag in a list whose secret is not there
 
 
 def factory(conf: dict[str, Any], **local: str) -> Wrap:
     """The options of `keymaster.key_master`; disable_encryption (no): what is written from now on is not encrypted,
-    what is encrypted can be read. Raises ValueError for a keymaster that is not built (``keymaster``: only "file")."""
+    what is encrypted can be read. Raises ValueError."""
     store = store_of(conf)
-    kind = local.get("keymaster", "file")
-    if kind != "file":
-        raise ValueError(f"keymaster = {kind}: only keys from a file or the options are built")
     keys = key_master(local, store.folder)
     wrap: Wrap = Unkeyed
     if keys is not None:
@@ -103,9 +102,9 @@ class Encryption:
         if place is None or place.container is None:
             return self._app(request)
         method = request.method
-        if place.object is None:
-            return self._list(request) if method == "GET" else self._app(request)
         try:
+            if place.object is None:
+                return self._list(request) if method == "GET" else self._app(request)
             if method in ("GET", "HEAD"):
                 return self._read(request, place)
             if method == "PUT" and not self._disabled:
@@ -118,6 +117,8 @@ class Encryption:
         except UnknownSecret as error:
             log.error("%s: %s", request.path, error)
             raise Refusal(500, "Unable to retrieve encryption keys.") from None
+        except KeyManagerError:
+            raise Refusal(503, "The key manager does not give the keys.", headers=_LATER) from None
         except cipher.Unreadable as error:
             log.error("%s: %s", request.path, error)
             raise Refusal(500, "Error decrypting object") from None
@@ -338,6 +339,9 @@ class Encryption:
             except (UnknownSecret, cipher.Unreadable) as error:
                 log.error("%s/%s: %s", path, entry.get("name"), error)
                 entry["hash"] = UNKNOWN
+            except KeyManagerError:
+                response.close()
+                raise
         return response
 
 

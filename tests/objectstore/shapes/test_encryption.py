@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from altostack.objectstore import compose
 from altostack.objectstore.http import Stream
 from altostack.objectstore.middleware import cipher
-from altostack.objectstore.middleware.keymaster import RootSecrets, UnknownSecret, key_master
 from tests.objectstore.shapes.clients import LENIENT
 from tests.objectstore.shapes.conftest import PIPELINE
 from tests.objectstore.world import World, world
@@ -328,35 +327,3 @@ def test_broken_parameters(text: bytes) -> None:
         cipher.load(base64.urlsafe_b64encode(text).decode())
     with pytest.raises(cipher.Unreadable):
         cipher.load("?" + text.decode())
-
-
-def test_where_secrets_come_from(tmp_path: Path) -> None:
-    assert key_master({}, tmp_path) is None
-    (tmp_path / "keys.ini").write_text(
-        f"[keymaster]\nencryption_root_secret_a = {FIRST}\nactive_root_secret_id = a\n"
-    )
-    keys = key_master({"keymaster_config_path": "keys.ini"}, tmp_path)
-    assert keys is not None
-    assert (keys.active, keys.ids) == ("a", ("a",))
-    with pytest.raises(UnknownSecret, match="'b'"):
-        keys.key("/a/c", "b")
-    for options, said in (
-        ({"encryption_root_secret": "?"}, "base64"),
-        ({"encryption_root_secret": "c2hvcnQ="}, "at least 32 bytes"),
-        ({"encryption_root_secret": FIRST, "active_root_secret_id": "x"}, "no secret of that id"),
-        ({"encryption_root_secret_a": FIRST}, "no secret of that id"),
-        ({"keymaster_config_path": "none.ini"}, "cannot be used"),
-        ({"keymaster_config_path": "keys.ini", "encryption_root_secret": FIRST}, "other options"),
-    ):
-        with pytest.raises(ValueError, match=said) as caught:
-            key_master(options, tmp_path)
-        assert FIRST not in str(caught.value)
-    assert FIRST not in repr(keys) and repr(base64.b64decode(FIRST)) not in repr(keys)
-    assert RootSecrets({None: b"x" * 32}, None).key("/a", None) != RootSecrets({None: b"y" * 32}, None).key(
-        "/a", None
-    )
-
-
-def test_what_is_not_built_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="barbican"):
-        reopened(tmp_path, keymaster="barbican")
