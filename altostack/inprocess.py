@@ -24,7 +24,7 @@ from altostack.kit.clients import Client
 from altostack.kit.flow import LEASE, Engine
 from altostack.kit.reconcile import Loop
 from altostack.kit.service import Node
-from altostack.objectstore import httpd
+from altostack.objectstore.httpd.server import Server, listen
 from altostack.objectstore.store import Store
 
 
@@ -59,7 +59,7 @@ class InProcessCloud:
         # Passwords of a cloud that lives as long as a test need no slow hash.
         table["identity"] = {"password_rounds": 4, **table.get("identity", {})}
         table["cloud"] = {"simulate": True, "hosts": hosts, "port": port, **table.get("cloud", {})}
-        self._object_door = httpd.listen("127.0.0.1", 0)
+        self._object_door = listen("127.0.0.1", 0)
         table["objectstore"] = {"port": self._object_door.getsockname()[1], **table.get("objectstore", {})}
         chosen = msgspec.convert(table, settings_class(loaded))
         # No dash in front: a command line would take it for an option.
@@ -79,7 +79,7 @@ class InProcessCloud:
         self.agents: list[Loop] = []
         self.revive()
         self._tokens: dict[tuple[str, str], str] = {}
-        self._objects: httpd.Server | None = None
+        self._objects: Server | None = None
         self._store: Store | None = None
         self._running = False
 
@@ -110,7 +110,7 @@ class InProcessCloud:
         if self._with_objects and self._objects is None:
             store = self.object_store()
             assert store.app is not None
-            self._objects = httpd.Server(store.app, self._object_door, threads=8).start()
+            self._objects = Server(store.app, self._object_door, threads=8).start()
         return f"{self.cloud.url}/identity/v3"
 
     def stop(self) -> None:

@@ -18,7 +18,7 @@ from altostack.objectstore.accesslog import AccessLog
 from altostack.objectstore.config import Settings
 from altostack.objectstore.disk.local import LocalNode
 from altostack.objectstore.disk.remote import RemoteNode
-from altostack.objectstore.httpd import Server
+from altostack.objectstore.httpd.server import Server
 from altostack.objectstore.proxy.app import Proxy
 from altostack.objectstore.proxy.known import KnownInfo
 from altostack.objectstore.ring.rings import FileRings

@@ -32,7 +32,7 @@ from urllib.parse import quote
 
 from altostack.objectstore import compose
 from altostack.objectstore.http import Body, Bytes, ClientGone, Refusal, Request, Stream, Unsaid
-from altostack.objectstore.httpd import Server, listen
+from altostack.objectstore.httpd.server import Server, listen
 from tests.objectstore.wild import ACCOUNT, CONTAINERS, OBJECTS, S3_SECRET, TEMP_KEY, Wild, clean, wild, wire
 from tests.objectstore.world import World, world
 

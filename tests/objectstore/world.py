@@ -18,7 +18,7 @@ import msgspec
 from altostack.objectstore import compose
 from altostack.objectstore.config import Settings
 from altostack.objectstore.http import Body, Bytes, Refusal, Request, Response
-from altostack.objectstore.httpd import Server, listen
+from altostack.objectstore.httpd.server import Server, listen
 from altostack.objectstore.ring.builder import Builder
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.store import Store

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from altostack.objectstore import compose
 from altostack.objectstore.care import key, lone
-from altostack.objectstore.httpd import Server, listen
+from altostack.objectstore.httpd.server import Server, listen
 from altostack.objectstore.stamp import Clock
 from tests.probe.objectstore_faults import cut_off, stop_on_signals
 

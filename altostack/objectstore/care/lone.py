@@ -21,7 +21,7 @@ from altostack.objectstore import compose
 from altostack.objectstore.care import key as keys
 from altostack.objectstore.care import rings
 from altostack.objectstore.config import Settings
-from altostack.objectstore.httpd import listen
+from altostack.objectstore.httpd.server import listen
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.store import Store
 

@@ -15,7 +15,7 @@ from altostack.objectstore.config import Settings
 from altostack.objectstore.disk import layout, server
 from altostack.objectstore.disk.local import LocalNode
 from altostack.objectstore.disk.remote import RemoteNode
-from altostack.objectstore.httpd import Server, listen
+from altostack.objectstore.httpd.server import Server, listen
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import Node, Spot, Stored, Update
 

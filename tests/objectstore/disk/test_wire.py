@@ -20,7 +20,7 @@ import pytest
 
 from altostack.objectstore.disk import links, pending, server, wire
 from altostack.objectstore.disk.remote import RemoteNode
-from altostack.objectstore.httpd import Server, listen
+from altostack.objectstore.httpd.server import Server, listen
 from altostack.objectstore.storage import (
     DeviceFull,
     DeviceGone,

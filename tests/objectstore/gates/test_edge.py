@@ -15,7 +15,7 @@ import pytest
 from altostack.objectstore import accesslog
 from altostack.objectstore.accesslog import AccessLog
 from altostack.objectstore.http import ClientGone, Refusal, Request, Response
-from altostack.objectstore.httpd import Server, listen
+from altostack.objectstore.httpd.server import Server, listen
 from altostack.objectstore.middleware import catch, gatekeeper, health, listing
 from tests.objectstore.gates.scene import Inner, ask, build, request, store
 

@@ -17,7 +17,7 @@ from altostack.objectstore.config import Settings
 from altostack.objectstore.disk import server
 from altostack.objectstore.disk.local import LocalNode
 from altostack.objectstore.http import Stream
-from altostack.objectstore.httpd import Server, listen
+from altostack.objectstore.httpd.server import Server, listen
 from altostack.objectstore.ring.builder import Builder
 from altostack.objectstore.stamp import Clock
 from tests.objectstore.proxy.scene import ERASURE

@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from altostack.inprocess import InProcessCloud
-from altostack.objectstore.httpd import Server, listen
+from altostack.objectstore.httpd.server import Server, listen
 from altostack.objectstore.store import Store
 from tests.objectstore.s3.conftest import code
 from tests.objectstore.s3.signer import Signer, send
