@@ -96,6 +96,7 @@ class Journals:
         self._pid = os.getpid()
         self._open: dict[str, _Journal] = {}  # by the folder that an entry's path is below
         self._failed: dict[str, float] = {}  # such a folder -> when it may be tried again
+        self._doubted: set[str] = set()  # such folders where a sync failed
         self._lock = threading.Lock()
         self._turn = threading.Condition()
         self._dirty: set[_Journal] = set()
@@ -148,6 +149,8 @@ class Journals:
         self._failed[base] = time.monotonic() + SETTLE
         with self._lock:
             self._open.pop(base, None)
+            if isinstance(trouble, OSError):
+                self._doubted.add(base)
         with self._turn:
             self._dirty = {one for one in self._dirty if one.base != base}
         self._before()  # nothing else may remember what its entries' updates did
@@ -166,6 +169,7 @@ class Journals:
                 if journal is None:
                     name = f".{layout.JOURNAL}" if base == self._root else layout.JOURNAL
                     journal = self._open[base] = _Journal(base, f"{base}/{name}", self._look)
+                    self._doubted.discard(base)
         return journal
 
     def _note(self, journal: _Journal, full: bool) -> None:
@@ -206,7 +210,11 @@ class Journals:
         return True
 
     def _look(self, base: str, file: int) -> None:
-        """Make again whatever a log has and the disk has not. Raises OSError, DeviceGone."""
+        """Make again whatever a log has and the disk has not. Raises OSError, DeviceGone.
+
+        After a sync that failed that is everything: what can be read may be in memory alone, and no later sync would
+        write it.
+        """
         began, log_of_it = time.monotonic(), FrameLog(file, half=HALF, shared=False)
         frames, generation = log_of_it.take()
         if generation is None:
@@ -216,7 +224,7 @@ class Journals:
             device, policy = layout.device_and_policy(f"{base}/{entry.path}")
             if not os.path.isdir(device):  # it is not on this disk any longer
                 continue
-            made += _restore(device, f"{base}/{entry.path}", entry)
+            made += _restore(device, f"{base}/{entry.path}", entry, anew=base in self._doubted)
             if entry.boot != self._boot and entry.updates:
                 told[device, policy] += entry.updates
         for (device, policy), updates in told.items():
@@ -335,14 +343,14 @@ class _Held:
             os.close(file)
 
 
-def _restore(device: str, path: str, entry: Entry) -> bool:
-    """Make a file again unless it is there, whole, or out of date. Raises OSError."""
+def _restore(device: str, path: str, entry: Entry, *, anew: bool) -> bool:
+    """Make a file again unless it is out of date, or there and whole (``anew``: also then). Raises OSError."""
     folder, name = os.path.split(path)
     with contextlib.suppress(FileNotFoundError):
         here = names(folder)
         if name not in here and any(one.name == name for one in layout.choose([*here, name]).obsolete):
             return False
-        if name in here and _whole(path, entry):
+        if name in here and not anew and _whole(path, entry):
             return False
     os.makedirs(folder, exist_ok=True)
     os.makedirs(f"{device}/{layout.TMP}", exist_ok=True)

@@ -224,6 +224,47 @@ def test_when_both_halves_are_full_files_are_synced_by_themselves(
     assert all(machine.get(f"o{number}") == bytes(4000) for number in range(12))
 
 
+def test_after_a_sync_that_failed_files_are_made_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may call pages clean that it could not write: what can be read is not what is on the disk."""
+    syncfs, failing, told = proc.syncfs, True, []
+
+    def sync(file: int) -> None:
+        told.append(file)
+        if failing:
+            raise OSError(5, "Input/output error")
+        syncfs(file)
+
+    monkeypatch.setattr(proc, "syncfs", sync)
+    machine.put("o", b"content")
+    machine.put("gone", b"content")
+    machine.node.delete(spot("gone"), machine.clock.now())
+    before = {path: path.stat().st_ino for path in machine.files()}
+    for path in before:
+        os.link(path, machine.root / path.name)  # its inode's number stays taken
+    journals = machine.node.devices.journals
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "SETTLE", 0.0)
+        journals._settle_some()
+    assert told
+    journals._failed[str(machine.root)] = time.monotonic() + 3600
+    machine.put("alone", b"content")  # synced by itself
+    with pytest.raises(OSError, match="Input/output"):
+        journals.recover(str(machine.root / "d1"))
+    failing = False
+    journals.recover(str(machine.root / "d1"))
+    after = {path: path.stat().st_ino for path in machine.files() if path in before}
+    assert after.keys() == before.keys()
+    assert not set(after.values()) & set(before.values())
+    assert machine.get("o") == b"content"
+    with pytest.raises(Missing):
+        machine.get("gone")
+    journals._failed.clear()  # time passes
+    machine.put("o", b"kept again")
+    assert (machine.root / ".journal").is_dir() and machine.get("o") == b"kept again"
+
+
 def test_large_files_go_without(machine: Machine) -> None:
     machine.put("o", bytes(65537))
     assert not (machine.root / ".journal").exists()
