@@ -133,6 +133,12 @@ def check_allowed(call: Call, info: Info, wish: list[Grant]) -> None:
         raise denied()
 
 
+def share(call: Call, wish: list[Grant]) -> None:
+    """Have the bucket found by those whom a list lets in. Raises S3Error."""
+    if any(grantee != call.owner for grantee, _ in wish):
+        call.gate.buckets.share(call.name, call.account)
+
+
 def of_bucket(call: Call) -> list[Grant]:
     """A bucket's list."""
     return settings.read(call.info, "acl") or [[call.owner, "FULL_CONTROL"]]
@@ -174,6 +180,7 @@ def _wish(call: Call) -> list[Grant]:
     if said is not None and call.raw():
         raise S3Error("UnexpectedContent", "This request does not support content")
     check_allowed(call, call.info, wish)
+    share(call, wish)
     return wish
 
 

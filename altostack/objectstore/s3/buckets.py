@@ -1,8 +1,9 @@
 """Whose bucket is that? Names of buckets are shared by all accounts: whoever makes one first has it.
 
 The owner of each is an object named after it in a hidden account; so a bucket can be found without a signature, and
-by somebody of another account whom its policy lets in. Containers that Swift's users make have no such entry: their
-accounts reach them by S3 as well, others do not. A second list names every bucket that daemons have to look after.
+by somebody of another account whom its policy lets in. Containers that Swift's users make get such an entry when they
+are shared by S3; until then only their accounts reach them by S3. A second list names every bucket that daemons have to
+look after.
 """
 
 from __future__ import annotations
@@ -70,6 +71,16 @@ class Buckets:
             raise S3Error("ServiceUnavailable")
         self._held.pop(name, None)
         return account
+
+    def share(self, name: str, account: str) -> None:
+        """Others are to find the bucket. Raises S3Error when they would find another account's."""
+        owner = self.owner(name) or self.claim(name, account)
+        if owner != account:
+            raise S3Error(
+                "BucketAlreadyExists",
+                "Others would find another account's bucket of this name.",
+                BucketName=name,
+            )
 
     def _fresh(self, name: str) -> str:
         self._held.pop(name, None)

@@ -26,6 +26,7 @@ def put_policy(call: Call) -> Response:
     block = settings.read(call.info, "public-access") or {}
     if block.get("BlockPublicPolicy") and policy.public(held):
         raise denied()
+    call.gate.buckets.share(call.name, call.account)
     settings.keep(call, "policy", held)
     return Response(204)
 

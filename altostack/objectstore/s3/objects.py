@@ -200,6 +200,7 @@ def acl_for_put(call: Call) -> dict[str, str]:
     if wish is None:
         return {}
     acl.check_allowed(call, call.info, wish)
+    acl.share(call, wish)
     return acl.kept(wish)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from altostack.objectstore.http import Bytes, Request
+from altostack.objectstore.s3.call import allowed
 from tests.objectstore.s3.conftest import code
 from tests.objectstore.s3.signer import send
 
@@ -200,15 +202,57 @@ def test_ownership_switches_lists_off(s3: Any, bucket: str, url: str) -> None:
     )
 
 
-def test_swifts_own_lists_count(s3: Any, bucket: str, url: str, store: Any) -> None:
-    from altostack.objectstore.http import Request
-    from altostack.objectstore.s3.call import allowed
-
-    request = Request("POST", "/v1/AUTH_wonderland/garden", headers={"x-container-read": ".r:*"})
+def by_swift(
+    store: Any, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+) -> None:
+    """What Alice does by the other API."""
+    said = {"content-length": str(len(body)), **(headers or {})}
+    request = Request(method, f"/v1/AUTH_wonderland/{path}", headers=said, body=Bytes(body))
     request.authorize = allowed
-    store.store.handlers["s3"].app(request)
+    assert store.store.handlers["s3"].app(request).good
+
+
+def test_swifts_own_lists_count(s3: Any, bucket: str, url: str, store: Any) -> None:
+    by_swift(store, "POST", "garden", headers={"x-container-read": ".r:*"})
     assert send(url, "GET", "/garden/k").body == b"secret"
     assert send(url, "GET", "/garden").status == 403
+
+
+@pytest.mark.parametrize("how", ["policy", "list", "object's list", "upload"])
+def test_a_container_of_swifts_that_is_shared(s3: Any, bob: Any, url: str, store: Any, how: str) -> None:
+    by_swift(store, "PUT", "hers")
+    by_swift(store, "PUT", "hers/k", b"secret")
+    assert send(url, "GET", "/hers/k").status == 404
+    assert refused(lambda: bob.get_object(Bucket="hers", Key="k")) == "NoSuchBucket"
+    if how == "policy":
+        allowing = policy({"Action": "s3:GetObject", "Resource": "arn:aws:s3:::hers/*"})
+        s3.put_bucket_policy(Bucket="hers", Policy=allowing)
+    elif how == "list":
+        s3.put_bucket_acl(Bucket="hers", ACL="public-read")
+        s3.put_object_acl(Bucket="hers", Key="k", ACL="public-read")
+    elif how == "object's list":
+        s3.put_object_acl(Bucket="hers", Key="k", ACL="public-read")
+    else:
+        s3.put_object(Bucket="hers", Key="k", Body=b"secret", ACL="public-read")
+    assert send(url, "GET", "/hers/k").body == b"secret"
+    assert bob.get_object(Bucket="hers", Key="k")["Body"].read() == b"secret"
+    assert refused(lambda: bob.create_bucket(Bucket="hers")) == "BucketAlreadyExists"
+
+
+def test_a_container_whose_name_another_account_has(s3: Any, bob: Any, url: str, store: Any) -> None:
+    bob.create_bucket(Bucket="taken")
+    by_swift(store, "PUT", "taken")
+    by_swift(store, "PUT", "taken/k", b"hers")
+    assert s3.get_object(Bucket="taken", Key="k")["Body"].read() == b"hers"
+    allowing = policy({"Action": "s3:GetObject", "Resource": "arn:aws:s3:::taken/*"})
+    for share in (
+        lambda: s3.put_bucket_policy(Bucket="taken", Policy=allowing),
+        lambda: s3.put_object_acl(Bucket="taken", Key="k", ACL="public-read"),
+    ):
+        assert refused(share) == "BucketAlreadyExists"
+    s3.put_object_acl(Bucket="taken", Key="k", ACL="private")
+    assert send(url, "GET", "/taken/k").status == 403
+    assert refused(lambda: s3.get_bucket_policy(Bucket="taken")) == "NoSuchBucketPolicy"
 
 
 def test_copies_need_both_rights(s3: Any, bob: Any, bucket: str) -> None:
