@@ -2,7 +2,8 @@
 
 A container whose owner set X-Container-Sync-To and -Key is followed by its database's numbers of changes. The copies
 of the database share the work by the names' digests. A change that cannot be sent stays the next one to be sent; one
-that was sent twice changes nothing, for it carries its timestamp.
+that was sent twice changes nothing, for it carries its timestamp. Shards are followed as their root says; since they
+begin with what the root had, and may have sent, the other side is asked about that before it is sent.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import urllib3
 from altostack.objectstore import sync
 from altostack.objectstore.care.daemon import Care
 from altostack.objectstore.care.report import Tally
-from altostack.objectstore.http import Handler, Request, ask
-from altostack.objectstore.ledger import lines
+from altostack.objectstore.http import Handler, Refusal, Request, ask
+from altostack.objectstore.ledger import lines, shards
 from altostack.objectstore.ledger.lines import Line
 from altostack.objectstore.middleware import encryption
 from altostack.objectstore.proxy.app import Proxy
 from altostack.objectstore.proxy.backend import DATA_TIMESTAMP
-from altostack.objectstore.stamp import shown
+from altostack.objectstore.stamp import ZERO, shown
 from altostack.objectstore.storage import Info, Missing, Spot, StorageError
 
 _MOST: Final = 200_000  # containers that are remembered
@@ -72,20 +73,28 @@ class Sender:
                 except (Missing, StorageError) as error:
                     tally.complain(f"{device}: {error}")
                     continue
-                where = info.metadata.get(sync.SYNC_TO, ("", ""))[0]
-                key = info.metadata.get(sync.SYNC_KEY, ("", ""))[0]
-                if where and key and not info.gone:
+                root = self._root(info)
+                if root is not None and _said(root, sync.SYNC_TO) and _said(root, sync.SYNC_KEY):
                     tally.count("containers")
-                    self._container(tally, spot, info, where, key, points)
+                    self._container(tally, spot, info, root, points)
                     care.reports.keep(name, points)
-                else:
+                elif not _said(info, shards.ROOT):
                     if len(self._plain) >= _MOST:
                         self._plain.clear()
                     self._plain[spot] = known.sum
         return tally
 
+    def _root(self, info: Info) -> Info | None:
+        """Whose objects a container's database lists: its own, or if it is a shard, its root's. None: it is gone."""
+        account, _, container = _said(info, shards.ROOT).partition("/")
+        try:
+            root = self._care.store.known.container(account, container) if account else info
+        except Refusal:
+            raise StorageError(f"no copy of {account}/{container} answers") from None
+        return root if root is not None and not root.gone else None
+
     def _container(
-        self, tally: Tally, spot: Spot, info: Info, where: str, key: str, points: dict[str, tuple[str, int]]
+        self, tally: Tally, spot: Spot, info: Info, root: Info, points: dict[str, tuple[str, int]]
     ) -> None:
         homes = self._care.homes(info.account, info.container)
         turn = next(
@@ -94,10 +103,11 @@ class Sender:
         if turn is None:
             return
         try:
-            target = sync.target(where, self._realms, self._hosts)
+            target = sync.target(_said(root, sync.SYNC_TO), self._realms, self._hosts)
         except ValueError as error:
-            tally.complain(f"{info.account}/{info.container}: {error}")
+            tally.complain(f"{root.account}/{root.container}: {error}")
             return
+        key, moved = _said(root, sync.SYNC_KEY), info.put if root is not info else ZERO
         id, point = points.get(spot.digest, ("", 0))
         if id != info.id:
             point = 0  # the copy was made anew and numbers its changes anew
@@ -105,32 +115,40 @@ class Sender:
         while not tally.stopped:
             batch = self._care.near.books.copies.since(spot, "container", point)
             for line in batch.lines:
+                if line[lines.POLICY] < 0:  # of a map: it is no object's
+                    continue
                 digest = ring.locate(info.account, info.container, line[lines.NAME])[1]
                 if int(digest, 16) % len(homes) != turn:
                     continue
                 try:
-                    self._send(info, line, target, key)
-                    tally.count("sent")
+                    tally.count(
+                        "sent", self._send(root, line, target, key, ask_first=line[lines.TIMESTAMP] < moved)
+                    )
                 except (Failed, urllib3.exceptions.HTTPError) as error:
-                    tally.complain(f"{info.account}/{info.container}/{line[lines.NAME]}: {error}")
+                    tally.complain(f"{root.account}/{root.container}/{line[lines.NAME]}: {error}")
                     return
             point = batch.seq
             points[spot.digest] = (info.id, point)
             if not batch.lines:
                 return
 
-    def _send(self, info: Info, line: Line, target: sync.Target, key: str) -> None:
-        """Raises Failed, urllib3.exceptions.HTTPError."""
+    def _send(self, info: Info, line: Line, target: sync.Target, key: str, *, ask_first: bool) -> bool:
+        """Whether there was something to send. ask_first: it may be there. Raises Failed, urllib3's HTTPError."""
         name = line[lines.NAME]
         url = f"{target.url}/{quote(name, safe='/~')}"
+        if ask_first and not line[lines.DELETED]:
+            stamp = shown(max(line[lines.TIMESTAMP], line[lines.META_TIME]))
+            there = self._ask("HEAD", url, stamp, {}, None, target, key)
+            if there.status == 200 and there.headers.get("x-timestamp", "0") >= stamp:
+                return False
         if line[lines.DELETED]:
             self._ask("DELETE", url, shown(line[lines.TIMESTAMP]), {}, None, target, key)
-            return
+            return True
         path = quote(f"/v1/{info.account}/{info.container}/{name}", safe="/~")
         found = ask(self._proxy, Request("GET", path, headers={"x-newest": "true"}))
         with contextlib.closing(found):
             if found.status == 404:
-                return  # deleted meanwhile: that has a line of its own
+                return False  # deleted meanwhile: that has a line of its own
             if not found.good:
                 raise Failed(f"it cannot be read: {found.status}")
             stamp = found.headers.get(DATA_TIMESTAMP, line[lines.TIMESTAMP])
@@ -145,11 +163,12 @@ class Sender:
             headers["etag"] = found.headers["etag"].strip('"')
             body = found.body if isinstance(found.body, bytes) else _parts(found.body)
             self._ask("PUT", url, shown(max(stamp, line[lines.META_TIME])), headers, body, target, key)
+            return True
 
     def _ask(
         self, method: str, url: str, timestamp: str, headers: dict[str, str], body: object,
         target: sync.Target, key: str,
-    ) -> None:  # fmt: skip
+    ) -> urllib3.BaseHTTPResponse:  # fmt: skip
         if target.realm is not None:
             headers = headers | sync.signed(method, urlsplit(url).path, timestamp, target.realm, key)
         else:
@@ -159,6 +178,11 @@ class Sender:
             raise Failed(f"{method} was answered with {answer.status}")
         if answer.status == 404 and method == "PUT":
             raise Failed("the other container is not there")
+        return answer
+
+
+def _said(info: Info, name: str) -> str:
+    return info.metadata.get(name, ("", ""))[0]
 
 
 def _parts(content: object) -> Iterator[bytes]:

@@ -8,8 +8,12 @@ import pytest
 
 from altostack.objectstore import sync
 from altostack.objectstore.care.drives import audit_drives, examine, kernel_complaints
+from altostack.objectstore.care.settings import CareSettings
+from altostack.objectstore.care.shard import Shards
 from altostack.objectstore.care.sync import Sender
-from tests.objectstore.care.cluster import Cluster
+from altostack.objectstore.ledger import shards
+from tests.objectstore.care.cluster import FAST, Cluster
+from tests.objectstore.care.test_lists import Time, shard
 from tests.objectstore.world import World, world
 
 
@@ -17,14 +21,21 @@ class Two:
     """A cluster that sends and one that receives."""
 
     def __init__(
-        self, folder: Path, pipeline: str = "container_sync service", **options: dict[str, str]
+        self,
+        folder: Path,
+        pipeline: str = "container_sync service",
+        *,
+        clock: Time | None = None,
+        care: CareSettings = FAST,
+        **options: dict[str, str],
     ) -> None:
+        time = {} if clock is None else {"nanoseconds": clock}
         (folder / "there").mkdir()
         (folder / "here").mkdir()
         write_realms(folder / "there", "http://127.0.0.1:1")  # it needs to know the key alone
-        self.there: World = world(folder / "there", pipeline="container_sync service")
+        self.there: World = world(folder / "there", pipeline="container_sync service", **time)
         write_realms(folder / "here", self.there.serve())
-        self.here = Cluster(folder / "here", pipeline=pipeline, options=options)
+        self.here = Cluster(folder / "here", pipeline=pipeline, options=options, care=care, **time)
         keys = {"x_container_sync_key": "of the owner"}
         assert self.there.put("/v1/b/copy", **keys).status == 201
         to = self.here.w.put("/v1/a/c", x_container_sync_to="//shared/there/b/copy", **keys)
@@ -106,6 +117,53 @@ def test_a_wrong_key_is_no_way_in(two: Two) -> None:
     assert two.there.post("/v1/b/copy", x_container_sync_key="another").status == 204
     assert "sent" not in two.send()
     assert two.there.get("/v1/b/copy/o").status == 404
+
+
+def test_a_container_that_is_split_and_joined_again(tmp_path: Path) -> None:
+    clock = Time()
+    two = Two(tmp_path, clock=clock, care=CareSettings(shard_rows=40))
+    here, there = two.here.w, two.there
+    names = [f"o{number:03d}" for number in range(100)]
+    for name in names[:60]:
+        here.put(f"/v1/a/c/{name}", name.encode())
+    assert two.send()["sent"] == 60, two.trouble
+    for name in names[60:]:
+        here.put(f"/v1/a/c/{name}", name.encode())
+    daemon = Shards(two.here.care)
+
+    def pass_by(rounds: int) -> None:
+        for _ in range(rounds):
+            clock.sleep(60)
+            shard(two.here, daemon, 1)
+
+    def listed() -> list[str]:
+        return [entry["name"] for entry in there.get("/v1/b/copy").entries or ()]
+
+    pass_by(6)
+    home = two.here.care.homes("a", "c")[0]
+    bounds = [one.name for one in home.node.list(home.spot, "a", "c", shards.map_query())]
+    assert len(bounds) > 1
+    assert two.send()["sent"] == 40, two.trouble  # and not again what was sent before
+    assert listed() == names
+    assert there.get("/v1/b/copy/o077").read() == b"o077"
+    assert "sent" not in two.send()
+
+    here.put("/v1/a/c/o001", b"changed")
+    here.delete("/v1/a/c/o050")
+    here.put("/v1/a/c/o999", b"new")
+    assert two.send()["sent"] == 3, two.trouble
+    assert there.get("/v1/b/copy/o001").read() == b"changed"
+    assert listed() == [*(name for name in names if name != "o050"), "o999"]
+
+    # Ranges that are given up are named like objects, which stay.
+    kept = {*bounds, *names[:2]} - {"", "o050"}
+    for name in names:
+        if name not in kept and name != "o050":
+            here.delete(f"/v1/a/c/{name}")
+    pass_by(16)
+    assert home.node.info(home.spot, "a", "c").shards <= 1
+    two.send()
+    assert listed() == sorted([*kept, "o999"])
 
 
 # ---- drives
