@@ -68,7 +68,7 @@ class Books:
         path = f"{self._ledgers.folder(spot, kind)}/{spot.digest}.db"
         if not os.path.exists(path):
             raise Missing
-        with translated():
+        with self._ledgers.database(spot, kind), translated():
             sql = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
             try:
                 sql.execute("BEGIN")  # one state of all tables, while others write
@@ -79,8 +79,7 @@ class Books:
                         total ^= lines.mark((*line[:5], bool(line[5]), *line[6:]))
             finally:
                 sql.close()
-        if wanted != total.to_bytes(16).hex():
-            with self._ledgers.database(spot, kind):
+            if wanted != total.to_bytes(16).hex():
                 raise Corrupt("its lines are not what they were")
 
     def _looks(self, spot: Spot, kind: Kind) -> tuple[int, ...] | None:

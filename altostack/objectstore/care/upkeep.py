@@ -22,7 +22,6 @@ from altostack.objectstore.disk import layout
 from altostack.objectstore.disk.device import guarded
 from altostack.objectstore.disk.local import LocalNode
 from altostack.objectstore.disk.remote import RemoteNode
-from altostack.objectstore.ledger.database import Corrupt
 from altostack.objectstore.ledger.lines import Line
 from altostack.objectstore.ledger.replicate import State
 from altostack.objectstore.stamp import of_ns
@@ -167,11 +166,7 @@ class Near:
 
     def db_install(self, spot: Spot, kind: Kind, name: str) -> bool:
         """As `Replica.install`, with a file that came in pieces. Raises ValueError."""
-        path = self._incoming(spot.device, name)
-        try:
-            self.books.copies.install(spot, kind, Path(path))
-        except Corrupt as trouble:
-            raise ValueError(f"the file that came is damaged: {trouble}") from trouble
+        self.books.copies.install(spot, kind, Path(self._incoming(spot.device, name)))
         return True
 
     def _incoming(self, device: str, name: str) -> str:

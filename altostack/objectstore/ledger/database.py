@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -21,7 +21,7 @@ import msgspec
 
 from altostack.objectstore.files import open_unseen, sync_folder
 from altostack.objectstore.framelog import LOCK_WAIT, FrameLog
-from altostack.objectstore.ledger import lines, listing, merging
+from altostack.objectstore.ledger import lines, listing, merging, schema
 from altostack.objectstore.ledger.lines import Line
 from altostack.objectstore.storage import (
     Dated,
@@ -87,6 +87,15 @@ def translated() -> Iterator[None]:
         if trouble.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DeviceFull(trouble.strerror) from trouble
         raise DeviceGone(f"{trouble.strerror}: {trouble.filename}") from trouble
+
+
+def examine(path: Path) -> str:
+    """What is wrong with the file, as `schema.damage` says; "" when nothing is. Raises DeviceGone."""
+    try:
+        with translated(), closing(connect(path)) as sql:
+            return schema.damage(sql)
+    except (Corrupt, sqlite3.Error) as trouble:
+        return str(trouble)
 
 
 class Database:

@@ -16,7 +16,7 @@ from typing import Final
 from altostack.objectstore.config import Settings
 from altostack.objectstore.files import sync_folder
 from altostack.objectstore.ledger import lines, schema
-from altostack.objectstore.ledger.database import Corrupt, Database, translated
+from altostack.objectstore.ledger.database import Corrupt, Database, examine, translated
 from altostack.objectstore.ledger.shards import KEPT
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import (
@@ -250,20 +250,37 @@ class Ledgers:
         """The open database of a spot. Raises Missing, DeviceGone; a damaged one is put aside."""
         path = self._path(spot, kind)
         try:
-            database = self._borrow(path)
+            with self._examining(spot, kind):
+                database = self._borrow(path)
         except FileNotFoundError:
             self._check_device(spot.device)
             raise Missing from None
-        except Corrupt as trouble:
-            self._quarantine(spot, kind, None)
-            raise DeviceGone(f"{spot.digest}: {trouble}") from trouble
         try:
-            yield database
-        except Corrupt as trouble:
-            self._quarantine(spot, kind, database.inode)
-            raise DeviceGone(f"{spot.digest}: {trouble}") from trouble
+            with self._examining(spot, kind, database.inode):
+                yield database
         finally:
             self._give_back(path, database)
+
+    @contextmanager
+    def _examining(self, spot: Spot, kind: Kind, inode: tuple[int, int] | None = None) -> Iterator[None]:
+        """Put a database aside that is found damaged, or proves to be when something goes wrong that nobody expects.
+
+        Damage shows in many ways: a column has another name, or there is a number where there was a text.
+        Raises DeviceGone.
+        """
+        try:
+            yield
+        except (StorageError, OSError):
+            raise
+        except Corrupt as trouble:
+            self._quarantine(spot, kind, inode)
+            raise DeviceGone(f"{spot.digest}: {trouble}") from trouble
+        except Exception as trouble:
+            said = examine(Path(self._path(spot, kind)))
+            if not said:
+                raise
+            self._quarantine(spot, kind, inode)
+            raise DeviceGone(f"{spot.digest}: {said}") from trouble
 
     def _borrow(self, path: str) -> Database:
         """Whoever gets it gives it back by `_give_back`. Raises FileNotFoundError, Corrupt, DeviceGone."""

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 import msgspec
 
 from altostack.objectstore.ledger import schema
-from altostack.objectstore.ledger.database import Corrupt, Database, connect, translated
+from altostack.objectstore.ledger.database import Corrupt, Database, connect, examine, translated
 from altostack.objectstore.ledger.ledgers import Ledgers, put_new, remove
 from altostack.objectstore.ledger.lines import Line
 from altostack.objectstore.stamp import of_ns
@@ -123,7 +123,7 @@ class Replication:
         """Lines and tombstones that changed after the change ``point``. Raises Missing."""
         with self._ledgers.database(spot, kind) as database, database.reading() as sql:
             found = sql.execute(_SINCE, (point, limit)).fetchall()
-        return Batch(found[-1][-1] if found else point, [_line(one) for one in found])
+            return Batch(found[-1][-1] if found else point, [_line(one) for one in found])
 
     # ---- the side that is pushed to
 
@@ -156,6 +156,8 @@ class Replication:
         """As `Replica.install`. ``path``: on the same device; it is gone afterwards."""
         target = self._ledgers.folder(spot, kind) / f"{spot.digest}.db"
         try:
+            if said := examine(path):
+                raise Corrupt(said)
             with translated(), contextlib.closing(connect(path)) as file:
                 if (state_of(file).container is None) != (kind == "account"):
                     raise Corrupt("another kind of database")
@@ -318,10 +320,9 @@ class Replication:
             with database.reading():
                 pass  # what is recorded is merged
             with translated(), contextlib.closing(connect(database.path)) as sql:  # others go on meanwhile
-                said = sql.execute("PRAGMA integrity_check(1)").fetchone()[0]
-                if said != "ok":
-                    raise Corrupt(said)
                 sql.execute("BEGIN")
+                if said := schema.damage(sql):
+                    raise Corrupt(said)
                 found = sql.execute(
                     "SELECT policy, COUNT(*), SUM(count), SUM(size) FROM live GROUP BY policy ORDER BY policy"
                 ).fetchall()
@@ -353,17 +354,19 @@ def state(database: Database) -> State:
 
 
 def state_of(sql: sqlite3.Connection) -> State:
-    """How the copy in an open file is."""
+    """How the copy in an open file is. Raises msgspec.ValidationError for what cannot be in one."""
     account, container, id, created, put, deleted, changed, policy, since, seq, mark = sql.execute(
         "SELECT account, container, id, created, put, deleted, changed, policy, policy_since, seq, mark FROM facts"
     ).fetchone()
-    return State(
-        account=account, container=container, id=id, created=created, put=put, deleted=deleted, changed=changed,
-        policy=policy, policy_since=since, seq=seq, mark=mark.hex(),
-        metadata={name: (value, at) for name, value, at in sql.execute("SELECT * FROM metadata")},
-        lines=sql.execute("SELECT coalesce(sum(lines), 0) FROM totals").fetchone()[0],
-        points=dict(sql.execute("SELECT id, point FROM points WHERE direction = 'in'").fetchall()),
-    )  # fmt: skip
+    found = {
+        "account": account, "container": container, "id": id, "created": created, "put": put, "deleted": deleted,
+        "changed": changed, "policy": policy, "policy_since": since, "seq": seq, "mark": mark.hex(),
+        "metadata": {name: (value, at) for name, value, at in sql.execute("SELECT * FROM metadata")},
+        "lines": sql.execute("SELECT coalesce(sum(lines), 0) FROM totals").fetchone()[0],
+        "points": dict(sql.execute("SELECT id, point FROM points WHERE direction = 'in'").fetchall()),
+    }  # fmt: skip
+    checked: State = msgspec.convert(found, State)
+    return checked
 
 
 def join_state(database: Database, theirs: State) -> None:
@@ -404,8 +407,10 @@ def _order(claim: tuple[str, int | None]) -> tuple[str, int]:
 
 
 def _line(found: tuple[object, ...]) -> Line:
+    """Raises msgspec.ValidationError for what cannot be in a line: damage is not handed on to other copies."""
     name, timestamp, size, content_type, etag, deleted, *rest = found[:-1]
-    return (name, timestamp, size, content_type, etag, bool(deleted), *rest)  # type: ignore[return-value] # columns
+    checked: Line = msgspec.convert((name, timestamp, size, content_type, etag, bool(deleted), *rest), Line)
+    return checked
 
 
 def _names(folder: Path) -> list[str]:

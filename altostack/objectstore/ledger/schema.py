@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+from functools import lru_cache
 from typing import Final
 
 from altostack.objectstore.storage import Dated
@@ -46,8 +47,7 @@ def image(
     made = sqlite3.connect(":memory:", isolation_level=None)
     try:
         made.execute("BEGIN")
-        for statement in _TABLES.split(";"):
-            made.execute(statement)
+        _make(made)
         made.execute(
             "INSERT INTO facts VALUES (?, ?, ?, ?, ?, '', ?, ?, ?, 0, ?)",
             (account, container, new_id(), timestamp, timestamp, timestamp, policy, timestamp, bytes(16)),
@@ -61,6 +61,55 @@ def image(
     finally:
         made.close()
     return content[:18] + _WAL + content[20:]
+
+
+def _make(sql: sqlite3.Connection) -> None:
+    for statement in _TABLES.split(";"):
+        sql.execute(statement)
+
+
+def damage(sql: sqlite3.Connection) -> str:
+    """What is wrong with a database, "" when nothing is: with its structure, its tables, and the types of its values.
+
+    Reads everything. A changed value of the right type is not seen. Raises sqlite3.Error, UnicodeDecodeError: that is
+    damage as well, unless it is the disk's trouble.
+    """
+    said = sql.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if said != "ok":
+        return str(said)
+    tables, wrong = _shape()
+    if sql.execute(_SHAPE).fetchall() != tables:
+        return "its tables are not those of such a database"
+    for table, statement in wrong.items():
+        if sql.execute(statement).fetchone() is not None:
+            return f"a value of {table} has another type"
+    if sql.execute("SELECT COUNT(*) FROM facts").fetchone()[0] != 1:
+        return "it does not say whose it is"
+    return ""
+
+
+_SHAPE: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+_TYPES: Final = {"INTEGER": "integer", "TEXT": "text", "BLOB": "blob"}
+
+
+@lru_cache(maxsize=1)
+def _shape() -> tuple[list[tuple[str, ...]], dict[str, str]]:
+    """The tables and indexes, and for each table a statement that finds a value of a wrong type."""
+    made = sqlite3.connect(":memory:")
+    try:
+        _make(made)
+        shape = made.execute(_SHAPE).fetchall()
+        wrong = {}
+        for _, name, *_ in (one for one in shape if one[0] == "table"):
+            columns = made.execute(f"PRAGMA table_info({name})").fetchall()
+            tests = [
+                f"typeof({column}) NOT IN ('{_TYPES[kind]}'" + ("" if needed or key else ", 'null'") + ")"
+                for _, column, kind, needed, _, key in columns
+            ]
+            wrong[name] = f"SELECT 1 FROM {name} WHERE {' OR '.join(tests)} LIMIT 1"
+        return shape, wrong
+    finally:
+        made.close()
 
 
 def new_id() -> str:
