@@ -46,7 +46,7 @@ def read_options(state: State) -> Options:
         return msgspec.toml.decode(state.options.read_bytes(), type=Options)
     except FileNotFoundError:
         return Options()
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except ValueError as error:
         raise CommandError(f"{state.options}: {error}") from None
 
 

@@ -46,7 +46,7 @@ class Journal:
         for file in folder.glob("*.json"):
             try:
                 self._known[file.stem] = msgspec.json.decode(file.read_bytes(), type=dict[str, int])
-            except msgspec.DecodeError:
+            except ValueError:
                 file.unlink()  # cut off by a crash: the guest is looked at afresh
 
     def get(self, guest_id: str) -> dict[str, int]:

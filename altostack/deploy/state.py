@@ -323,6 +323,6 @@ def _toml_strings(path: Path) -> dict[str, str]:
         table = msgspec.toml.decode(path.read_bytes(), type=dict[str, str])
     except FileNotFoundError:
         return {}
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise StateError(f"{path}: {error}") from None
     return table

@@ -91,7 +91,7 @@ def from_sealed(raw: bytes) -> Claims | None:
     """The claims, or None for what was sealed for another purpose or by another version."""
     try:
         return _decode(raw)
-    except msgspec.DecodeError:
+    except ValueError:
         return None
 
 

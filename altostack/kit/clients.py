@@ -330,7 +330,7 @@ def segment(text: str) -> str:
 def _json(raw: bytes) -> Any:
     try:
         return _decode(raw)
-    except msgspec.DecodeError:
+    except ValueError:
         return None
 
 

@@ -167,7 +167,7 @@ def read(path: Path) -> Snapshot | None:
         return msgspec.msgpack.decode(path.read_bytes(), type=Snapshot)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         LOG.warning("cannot read %s: %s", path, error)
         return None
 

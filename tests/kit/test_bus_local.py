@@ -17,7 +17,7 @@ from altostack.kit.bus import BusRefused, BusTimeout
 from altostack.kit.bus import hub as hub_module
 from altostack.kit.bus.hub import LocalHub
 from altostack.kit.bus.local import LocalBus
-from altostack.kit.bus.wire import Interest, pack
+from altostack.kit.bus.wire import Interest, Pipe, WireError, pack
 
 
 def settle(check: Callable[[], bool], timeout: float = 5.0) -> None:
@@ -206,3 +206,13 @@ def test_latency_and_threads(hub: LocalHub, path: Path, bus: LocalBus) -> None:
     assert heard.wait(5)
     other.close()
     assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("letter", [b"interest", b"letters"])
+def test_a_frame_whose_text_is_none_ends_its_connection_alone(letter: bytes) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        frame = pack(Interest(topics=["letters"], served=[], events=False))
+        one.sendall(frame.replace(letter, b"\xe5\x01" + letter[2:]))
+        with pytest.raises(WireError):
+            list(Pipe(other).receive())

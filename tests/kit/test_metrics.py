@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from altostack.kit.metrics import Metrics
+from altostack.kit.metrics import Metrics, read
 
 
 def numbers(text: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -110,3 +110,10 @@ def test_a_broken_file_is_skipped(folder: Path, caplog: pytest.LogCaptureFixture
     assert b"busy" in worker.metrics.render()
     assert "api-9.metrics" in caplog.text
     worker.metrics.close()
+
+
+def test_numbers_that_are_damaged_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "numbers"
+    for content in (b"", b"\xc1", b"\xa2\xe5\x01", b"\x81\xa1\xff\x01"):  # the last two: a text that is none
+        path.write_bytes(content)
+        assert read(path) is None

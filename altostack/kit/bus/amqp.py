@@ -227,7 +227,7 @@ class AmqpBus:
         """A message came."""
         try:
             frame = msgspec.msgpack.decode(bytes(message.body), type=Frame)
-        except (msgspec.DecodeError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             LOG.warning("a message on the bus makes no sense: %s", error)
             return
         match frame:

@@ -124,7 +124,7 @@ class Pipe:
             body = memoryview(self._incoming)[start + 4 : start + 4 + size]
             try:
                 yield self._decoder.decode(body)
-            except msgspec.DecodeError as error:
+            except ValueError as error:
                 raise WireError(str(error)) from None
             finally:
                 body.release()

@@ -108,13 +108,13 @@ class Reports:
         """What `keep` wrote; None when there is nothing readable: a cut-off or damaged file is as good as none."""
         try:
             return msgspec.json.decode((self.folder / f"{name}.json").read_bytes())
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, ValueError):
             return None
 
     def all(self) -> list[Report]:
         """Every report that can be read, by daemon and device."""
         found = []
         for path in sorted(self.folder.glob("*.json")):
-            with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError, FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, ValueError):
                 found.append(msgspec.json.decode(path.read_bytes(), type=Report))
         return found

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ _MOST: Final = 500_000  # totals in memory
 
 
 class _Kept(msgspec.Struct, frozen=True, array_like=True):
-    """A file of sums. suffixes: suffix -> (time of its folder, sum)."""
+    """A file of sums, behind its CRC-32. suffixes: suffix -> (time of its folder, sum)."""
 
     boot: str
     suffixes: dict[str, tuple[int, str]]
@@ -74,8 +75,13 @@ class Sums:
 
     def _load(self, place: Place, part: int, frag: int | None) -> dict[str, tuple[int, str]]:
         try:
-            kept = _decoder.decode(Path(_file(place, part, frag)).read_bytes())
-        except (OSError, msgspec.MsgspecError):
+            content = Path(_file(place, part, frag)).read_bytes()
+            if (
+                zlib.crc32(content[4:]).to_bytes(4) != content[:4]
+            ):  # a damaged sum would never be equal to another's
+                return {}
+            kept = _decoder.decode(content[4:])
+        except (OSError, ValueError):
             return {}
         return kept.suffixes if kept.boot == self._boot else {}
 
@@ -87,7 +93,8 @@ class Sums:
                 return
             os.makedirs(os.path.dirname(path), exist_ok=True)
             scratch = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{os.getpid()}.{id(self)}"
-            Path(scratch).write_bytes(msgspec.msgpack.encode(_Kept(self._boot, found)))
+            content = msgspec.msgpack.encode(_Kept(self._boot, found))
+            Path(scratch).write_bytes(zlib.crc32(content).to_bytes(4) + content)
             os.replace(scratch, path)
 
 

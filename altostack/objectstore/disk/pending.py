@@ -70,7 +70,7 @@ def waiting(device: str) -> Iterator[Pending]:
                         yield Pending(path, policy, _updates.decode(file.read()))
                 except FileNotFoundError:
                     continue  # somebody else delivered it
-                except msgspec.MsgspecError:
+                except ValueError:
                     target = f"{device}/{layout.QUARANTINED}/{base}"
                     os.makedirs(target, exist_ok=True)
                     os.rename(path, f"{target}/{name}")

@@ -58,7 +58,7 @@ def packed(metadata: Mapping[str, str], size: int, checksum: int | None = None) 
 
 
 def unpacked(packed: bytes) -> Record:
-    """What `packed` made. Raises msgspec.MsgspecError."""
+    """What `packed` made. Raises ValueError: msgspec's, or that a text is none."""
     return _record.decode(packed)
 
 
@@ -109,7 +109,7 @@ def load(descriptor: int) -> Record:
                 raise Damaged("the metadata's check sum is wrong")
             length = outside.start
         found = _record.decode(packed)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise Damaged("the metadata is not readable") from error
     if found.size != length:
         raise Damaged(f"it has {length} bytes, not {found.size}")

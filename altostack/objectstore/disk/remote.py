@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar, overload
 
-import msgspec
-
 from altostack.objectstore.disk import wire
 from altostack.objectstore.disk.links import Broken, Head, Late, Link, Links
 from altostack.objectstore.disk.streams import RemoteStored, RemoteWriter
@@ -152,7 +150,7 @@ class RemoteNode:
         answer = self.whole(link, head)
         try:
             return wire.decode(answer, type=result)
-        except msgspec.MsgspecError as error:
+        except ValueError as error:
             raise self.odd() from error
 
     # ---- requests
@@ -215,7 +213,7 @@ class RemoteNode:
         if head.status == wire.FAILED:
             try:
                 found = wire.decode(content, type=wire.Problem)
-            except msgspec.MsgspecError as error:
+            except ValueError as error:
                 raise self.odd() from error
             raise wire.error(found)
         raise DeviceGone(f"the node {self.host}:{self.port} answers with status {head.status}")

@@ -95,7 +95,7 @@ class Barbican:
 def _decoded(body: bytes) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise KeyManagerError("the answer is no JSON object")

@@ -100,7 +100,7 @@ def read(path: Path, kind: Kind, facts: type[T]) -> tuple[T, list[memoryview]]:
         raise BadFile(f"{path} is the file of a {found}, not of a {kind}")
     try:
         sealed = msgspec.json.decode(header, type=_Sealed[facts])  # type: ignore[valid-type] # a type in a variable
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except ValueError as error:
         raise BadFile(f"{path}: its header is not understood: {error}") from None
     place = _HEAD.size + length
     arrays: list[memoryview] = []

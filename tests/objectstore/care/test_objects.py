@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -119,6 +122,28 @@ def test_damage_is_not_passed_on(cluster: Cluster) -> None:
     assert did["damaged"] == 1
     assert not cluster.files(homes[1])
     assert list((cluster.path(homes[0]) / "quarantined").rglob("*.data"))
+
+
+def test_sums_that_are_damaged_are_made_anew(cluster: Cluster) -> None:
+    for number in range(20):
+        cluster.w.put(f"/v1/a/c/o{number}", b"x")
+    cluster.replicate()
+    chance = random.Random(5)
+    kept = [path for name in cluster.names for path in cluster.path(name).glob("hashes/*") if path.is_file()]
+    assert kept
+    before = {path: path.read_bytes() for path in kept}
+    for path, content in before.items():
+        at = chance.randrange(len(content))
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x80]) + content[at + 1 :])
+    cluster.care = Care(store=cluster.w.store, settings=cluster.care.settings)  # it remembers nothing
+    lost = cluster.folder_of(cluster.home("/v1/a/c/o3")[0], "/v1/a/c/o3")
+    shutil.rmtree(lost)
+    cluster.replicate()
+    assert lost.exists()
+    cluster.replicate()
+    assert {path: path.read_bytes() for path in kept}.keys() == before.keys()
+    for path in kept:
+        assert zlib.crc32(path.read_bytes()[4:]).to_bytes(4) == path.read_bytes()[:4]
 
 
 def test_what_a_rebalance_moved_follows(cluster: Cluster) -> None:
