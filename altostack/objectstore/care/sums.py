@@ -76,9 +76,7 @@ class Sums:
     def _load(self, place: Place, part: int, frag: int | None) -> dict[str, tuple[int, str]]:
         try:
             content = Path(_file(place, part, frag)).read_bytes()
-            if (
-                zlib.crc32(content[4:]).to_bytes(4) != content[:4]
-            ):  # a damaged sum would never be equal to another's
+            if zlib.crc32(content[4:]).to_bytes(4) != content[:4]:  # a wrong sum would never equal another's
                 return {}
             kept = _decoder.decode(content[4:])
         except (OSError, ValueError):

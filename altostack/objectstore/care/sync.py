@@ -121,9 +121,8 @@ class Sender:
                 if int(digest, 16) % len(homes) != turn:
                     continue
                 try:
-                    tally.count(
-                        "sent", self._send(root, line, target, key, ask_first=line[lines.TIMESTAMP] < moved)
-                    )
+                    if self._send(root, line, target, key, ask_first=line[lines.TIMESTAMP] < moved):
+                        tally.count("sent")
                 except (Failed, urllib3.exceptions.HTTPError) as error:
                     tally.complain(f"{root.account}/{root.container}/{line[lines.NAME]}: {error}")
                     return

@@ -88,7 +88,9 @@ def damage(sql: sqlite3.Connection) -> str:
     return ""
 
 
-_SHAPE: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+_SHAPE: Final = (
+    "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT GLOB 'sqlite_*' ORDER BY type, name"
+)
 _TYPES: Final = {"INTEGER": "integer", "TEXT": "text", "BLOB": "blob"}
 
 
