@@ -61,7 +61,7 @@ LOCKOUT = {
     "user_unique_last_password_count": 2,
 }
 _AVAILABLE = {
-    "cinder": "volume", "neutron": "network", "glance": "image", "nova": "compute", "swift": "object-store",
+    "cinder": "block-storage", "neutron": "network", "glance": "image", "nova": "compute", "swift": "object-store",
 }  # fmt: skip
 _ROLES = ("ResellerAdmin",)
 

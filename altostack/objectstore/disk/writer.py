@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
+from altostack.kit import proc
 from altostack.objectstore.disk import layout, objects, record
 from altostack.objectstore.disk.device import Devices, trouble
 from altostack.objectstore.disk.journal import Kept
 from altostack.objectstore.disk.layout import File, Files
 from altostack.objectstore.putoff import put_off
+from altostack.objectstore.seats import standing
 from altostack.objectstore.storage import DeviceFull, Exists, Metadata, Spot, Superseded, Update
 
-_UNSYNCED: Final = 32 << 20  # bytes
+_WINDOW: Final = 8 << 20  # bytes that the disk is told to write at once
 
 Deliver = Callable[[str, Spot, Sequence[Update], Kept | None], None]
 
@@ -48,9 +49,7 @@ class FileWriter:
         self._absent = absent
         # Of a fragment: due when it is committed, since before it is no object.
         self._updates: Sequence[Update] = ()
-        self._settling: threading.Thread | None = None
-        self._unsettled: OSError | None = None
-        self._written = self._synced = 0
+        self._written = self._begun = self._waited = 0
         self._sum: int | None = 0
         self._small: list[bytes] = []  # the content, as long as it is small
         if size is None or size > objects.CHECKED:  # a small one is refused soon enough by `put`
@@ -95,8 +94,8 @@ class FileWriter:
             self.abort()
             raise trouble(self._device, error) from error
         self._written += len(data)
-        if self._written - self._synced > _UNSYNCED:
-            self._settle()
+        if self._written - self._begun >= _WINDOW:
+            self._begin()
         if self._sum is not None:
             if self._written > objects.CHECKED:
                 self._sum = None
@@ -105,16 +104,21 @@ class FileWriter:
                 self._sum = zlib.crc32(data, self._sum)
                 self._small.append(data)
 
-    def _settle(self) -> None:
-        """See to it that the last sync has little to do, and that content of unsaid length leaves the reserve alone.
-
-        The disk works while the next content comes in; a disk that is slower holds it up.
+    def _begin(self) -> None:
+        """Have the disk write the last window, so that the sync at the end has little to do, once the one before is
+        written: a disk that is slower holds the content up. What is written leaves the memory to smaller content, and
+        its pages to the next window. Content of unsaid length leaves the reserve alone.
         """
-        self._synced = self._written
+        before, self._begun = self._begun, self._written
         try:
-            self._settled()
-            self._settling = threading.Thread(target=self._sync, daemon=True, name="object-sync")
-            self._settling.start()
+            proc.write_out(self._descriptor, before, self._written - before)
+            if before > self._waited:
+                with standing():
+                    proc.write_out(self._descriptor, self._waited, before - self._waited, wait=True)
+                os.posix_fadvise(
+                    self._descriptor, self._waited, before - self._waited, os.POSIX_FADV_DONTNEED
+                )
+                self._waited = before
             if not self._announced:
                 self._devices.room(self._device, 0)
         except OSError as error:
@@ -124,26 +128,11 @@ class FileWriter:
             self.abort()
             raise
 
-    def _sync(self) -> None:
-        try:
-            os.fdatasync(self._descriptor)
-        except OSError as error:
-            self._unsettled = error
-
-    def _settled(self) -> None:
-        """Wait for the sync under way. Raises what went wrong in it."""
-        thread, self._settling = self._settling, None
-        if thread is not None:
-            thread.join()
-        if self._unsettled is not None:
-            raise self._unsettled
-
     def put(self, metadata: Metadata, updates: Sequence[Update] = ()) -> None:
         """As `storage.Writer.put`. The same content with the same timestamp again (its size, etag and fragment's index
         are equal) changes nothing and is no error: so a push may be repeated. Other content is Superseded."""
         last: objects.Lasting | None = None
         try:
-            self._settled()
             if self._announced > self._written:
                 os.ftruncate(self._descriptor, self._written)
             with self._alone():
@@ -220,8 +209,6 @@ class FileWriter:
         descriptor = self._descriptor
         temporary, self._temporary = self._temporary, ""
         if descriptor >= 0:
-            with contextlib.suppress(OSError):  # it is given up, or was said
-                self._settled()
             self._descriptor = -1
             os.close(descriptor)
         if temporary:
