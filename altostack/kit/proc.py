@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import signal
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -105,5 +106,6 @@ def write_out(descriptor: int, offset: int, length: int, *, wait: bool = False) 
             raise OSError(number, os.strerror(number))
 
 
+@lru_cache(maxsize=1)
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
