@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,18 @@ def test_a_child_dies_with_its_parent() -> None:
     while proc.alive(child, started):
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_write_out(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w+b") as file:
+        file.write(b"x" * 100_000)
+        file.flush()
+        proc.write_out(file.fileno(), 0, 50_000)
+        proc.write_out(file.fileno(), 0, 100_000, wait=True)
+        number = file.fileno()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        proc.write_out(number, 0, 1)
+    read, write = os.pipe()
+    proc.write_out(write, 0, 1)  # it has nothing of the kind, and needs none
+    os.close(read)
+    os.close(write)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from altostack.kit import proc
 from altostack.objectstore.disk import layout, pending, record
 from altostack.objectstore.storage import (
     DeviceFull,
@@ -206,6 +207,31 @@ def test_a_broken_device(local: Rig, monkeypatch: pytest.MonkeyPatch, code: int,
             failing(patch, where, code)
             with pytest.raises(DeviceGone, match="d1"):
                 work()
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+@pytest.mark.parametrize(("code", "trouble"), [(errno.EIO, DeviceGone), (errno.ENOSPC, DeviceFull)])
+def test_content_that_cannot_be_written_while_it_comes_in(
+    local: Rig, monkeypatch: pytest.MonkeyPatch, code: int, trouble: type[StorageError], waiting: bool
+) -> None:
+    write_out = proc.write_out
+
+    def call(descriptor: int, offset: int, length: int, *, wait: bool = False) -> None:
+        if wait is waiting:
+            raise OSError(code, os.strerror(code))
+        write_out(descriptor, offset, length, wait=wait)
+
+    content, size = os.urandom(1 << 20), 40 << 20
+    with monkeypatch.context() as patch:
+        patch.setattr(proc, "write_out", call)
+        with pytest.raises(trouble):
+            local.put(content * 40)
+    assert (local.files(), local.everything()) == ([], [])
+    writer = local.node.write(local.spot, local.clock.now())
+    for _ in range(40):
+        writer.write(content)
+    writer.put(facts(b"") | {"content-length": str(size)})
+    assert local.node.read(local.spot).length == size
 
 
 def test_a_limit_on_files_sizes(local: Rig) -> None:
