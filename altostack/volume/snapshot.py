@@ -19,7 +19,7 @@ from altostack.volume.dialect import ALL, by_metadata, invalid_input, invalid_sn
 from altostack.volume.message import tell
 from altostack.volume.model import SnapshotStatus, VolumeRow
 from altostack.volume.node import ring, settings, silence
-from altostack.volume.values import named
+from altostack.volume.values import named, read_only
 
 
 class Snapshot(VolumeRow):
@@ -36,7 +36,7 @@ class Snapshot(VolumeRow):
     created_at: Mapped[datetime] = field(sort=True, brief=True, default=utcnow)
     updated_at: Mapped[datetime | None] = field(sort=True, brief=True, default=None, onupdate=utcnow)
     user_id: Mapped[str] = field(since="3.41")
-    project_id: Mapped[str] = field(wire="os-extended-snapshot-attributes:project_id", index=True)
+    project_id: Mapped[str] = private(index=True)
     volume_type_id: Mapped[str] = private()
     host: Mapped[str | None] = private(index=True)
     observed: Mapped[dict[str, Any]] = private(default=dict)
@@ -162,8 +162,9 @@ def resource(**functions: Any) -> Resource:
         },
         quota={"snapshots": 1, "gigabytes": Snapshot.size},
         computed={
+            "os-extended-snapshot-attributes:project_id": Computed(get=read_only(lambda row: row.project_id)),
             "os-extended-snapshot-attributes:progress": Computed(
-                get=lambda call, row: "100%" if row.status == SnapshotStatus.AVAILABLE else "0%"
+                get=read_only(lambda row: "100%" if row.status == SnapshotStatus.AVAILABLE else "0%")
             ),
             "group_snapshot_id": Computed(get=lambda call, row: None, since=Version(3, 14)),
             "consumes_quota": Computed(get=lambda call, row: True, since=Version(3, 65)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -10,16 +11,17 @@ from sqlalchemy.orm import Mapped, Session
 
 from altostack.kit.api import load, view
 from altostack.kit.call import Call
+from altostack.kit.db import utcnow
 from altostack.kit.dialect import dashed_uuid
 from altostack.kit.errors import BadRequest, Conflict, NotFound
 from altostack.kit.policy import ADMIN, READER_ANY
-from altostack.kit.resource import Action, Computed, Resource, Timed, field, key, private
+from altostack.kit.resource import Action, Computed, Resource, field, key, private
 from altostack.kit.route import Route
 from altostack.kit.service import Runtime
 from altostack.kit.versions import Version
 from altostack.volume.dialect import ALL, invalid_input
 from altostack.volume.model import VolumeRow
-from altostack.volume.values import Flag, Key, Text, Words, flag
+from altostack.volume.values import Flag, Key, Text, Words, flag, read_only
 
 DEFAULT = "__DEFAULT__"
 # The extra specs that everybody may see; the others tell how the backend is made.
@@ -28,12 +30,14 @@ _SPECS = "volume_extension:types_extra_specs"
 _ACCESS = "volume_extension:volume_type_access"
 
 
-class VolumeType(Timed, VolumeRow):
+class VolumeType(VolumeRow):
     __tablename__ = "volume_types"
     id: Mapped[str] = key()
     name: Mapped[str] = field(unique=True, filter=True, sort=True)
     description: Mapped[str | None] = field(default=None)
     is_public: Mapped[bool] = field(default=True)
+    created_at: Mapped[datetime] = field(show=False, sort=True, default=utcnow)
+    updated_at: Mapped[datetime | None] = field(show=False, sort=True, default=None, onupdate=utcnow)
     extra_specs: Mapped[dict[str, str]] = private(default=dict)
 
 
@@ -232,8 +236,10 @@ TYPES = Resource(
     status={"create": 200},
     computed={
         "extra_specs": Computed(get=_specs),
-        "os-volume-type-access:is_public": Computed(get=lambda call, row: row.is_public),
-        "qos_specs_id": Computed(get=lambda call, row: None, show="admin"),
+        "os-volume-type-access:is_public": Computed(
+            get=lambda call, row: msgspec.UNSET if call.route.method == "PUT" else row.is_public
+        ),
+        "qos_specs_id": Computed(get=read_only(lambda row: None), show="admin"),
     },
     filters={"is_public": _public, "extra_specs": _by_specs},
     actions={

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from altostack.kit.call import Call
 from altostack.kit.resource import MAX_INT
 
 Text = Annotated[str, msgspec.Meta(max_length=255)]
@@ -45,6 +46,11 @@ def named(fields: dict[str, Any]) -> dict[str, Any]:
 def backend(host: str | None) -> str | None:
     """A storage node's name as the API writes a volume's host: node@backend#pool."""
     return None if host is None else f"{host}@local#local"
+
+
+def read_only(get: Callable[[Any], Any]) -> Callable[[Call, Any], Any]:
+    """What answers to GET have of a row and those to changes have not, as it is with the reference's extensions."""
+    return lambda call, row: get(row) if call.route.method == "GET" else UNSET
 
 
 def is_multiattach(specs: Mapping[str, str]) -> bool:

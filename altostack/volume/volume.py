@@ -22,7 +22,7 @@ from altostack.volume.neighbours import Compute, Image, RemoteError
 from altostack.volume.node import ring, settings, silence
 from altostack.volume.snapshot import Snapshot
 from altostack.volume.types import VolumeType
-from altostack.volume.values import backend, named
+from altostack.volume.values import backend, named, read_only
 
 
 class Volume(Timed, VolumeRow):
@@ -36,7 +36,7 @@ class Volume(Timed, VolumeRow):
     size: Mapped[int] = field(filter=True, sort=True, doc="Size in GiB.")
     availability_zone: Mapped[str] = field(filter=True, sort=True)
     user_id: Mapped[str] = field()
-    project_id: Mapped[str] = field(wire="os-vol-tenant-attr:tenant_id", index=True)
+    project_id: Mapped[str] = private(index=True)
     snapshot_id: Mapped[str | None] = field(default=None)
     source_volid: Mapped[str | None] = field(default=None)
     meta: Mapped[dict[str, str]] = field(wire="metadata", default={})
@@ -347,7 +347,8 @@ def resource(**functions: Any) -> Resource:
             "group_id": Computed(get=_always(None), since=Version(3, 13)),
             "shared_targets": Computed(get=_always(False), since=Version(3, 48)),
             "consumes_quota": Computed(get=_always(True), since=Version(3, 65)),
-            "volume_image_metadata": Computed(get=lambda call, row: row.image_meta or msgspec.UNSET),
+            "os-vol-tenant-attr:tenant_id": Computed(get=read_only(lambda row: row.project_id)),
+            "volume_image_metadata": Computed(get=read_only(lambda row: row.image_meta or msgspec.UNSET)),
             "migration_status": Computed(get=_always(None), **admin),
             "os-vol-host-attr:host": Computed(get=lambda call, row: backend(row.host), **admin),
             "os-vol-mig-status-attr:migstat": Computed(get=_always(None), **admin),

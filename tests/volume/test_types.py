@@ -16,7 +16,11 @@ def test_types(world: World) -> None:
         who="admin",
     )["volume_type"]  # fmt: skip
     path = f"/types/{made['id']}"
-    assert made["extra_specs"]["a"] == "b" and made["is_public"] is True and made["qos_specs_id"] is None
+    assert made["extra_specs"]["a"] == "b" and made["is_public"] is True
+    assert set(made) == {
+        "id", "name", "description", "is_public", "extra_specs", "os-volume-type-access:is_public"
+    }  # fmt: skip
+    assert world.call("GET", path, who="admin")["volume_type"]["qos_specs_id"] is None
     seen = world.call("GET", path)["volume_type"]
     assert seen["extra_specs"] == {"multiattach": "<is> True"} and "qos_specs_id" not in seen
     assert {t["name"] for t in world.call("GET", "/types")["volume_types"]} == {"__DEFAULT__", "fast"}
