@@ -25,7 +25,7 @@ def test_every_command_of_the_page(tmp_path: Path) -> None:
     aws = environment(["awscli", "awscrt"], print, versions=AWS) / "bin"
     places = [
         str(Path(sys.executable).parent),
-        str(Path(program("rclone", "rclone")).parent),
+        *(str(Path(program(name, name)).parent) for name in ("rclone", "curl")),
         os.environ["PATH"],
     ]
     home = tmp_path / "home"
