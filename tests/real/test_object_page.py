@@ -49,3 +49,6 @@ def test_every_command_of_the_page(tmp_path: Path) -> None:
     assert not done.returncode, done.stdout[-2000:] + done.stderr[-4000:]
     # Three ways for others to read the letter, and one by the policy.
     assert done.stdout.count("a letter\n") == 4, done.stdout
+    assert (
+        "PreconditionFailed" in done.stderr
+    )  # the shell goes on after what is to fail, and would after a success

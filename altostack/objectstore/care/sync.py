@@ -70,10 +70,10 @@ class Sender:
                     if known is None or self._plain.get(spot) == known.sum:
                         continue
                     info = care.local.ledgers.facts(spot)
+                    root = self._root(info)
                 except (Missing, StorageError) as error:
                     tally.complain(f"{device}: {error}")
                     continue
-                root = self._root(info)
                 if root is not None and _said(root, sync.SYNC_TO) and _said(root, sync.SYNC_KEY):
                     tally.count("containers")
                     self._container(tally, spot, info, root, points)
@@ -85,7 +85,10 @@ class Sender:
         return tally
 
     def _root(self, info: Info) -> Info | None:
-        """Whose objects a container's database lists: its own, or if it is a shard, its root's. None: it is gone."""
+        """Whose objects a container's database lists: its own, or if it is a shard, its root's. None: it is gone.
+
+        Raises StorageError when no copy of a root answers.
+        """
         account, _, container = _said(info, shards.ROOT).partition("/")
         try:
             root = self._care.store.known.container(account, container) if account else info

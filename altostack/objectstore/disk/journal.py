@@ -127,7 +127,7 @@ class Journals:
         try:
             journal.sync(number)
         except OSError as trouble:
-            self._drop(journal.base, trouble)
+            self._drop(journal.base, trouble, doubted=True)
             return False
         return True
 
@@ -142,14 +142,17 @@ class Journals:
         with self._turn:
             self._dirty.clear()
 
-    def _drop(self, base: str, trouble: Exception) -> None:
-        """Let a log alone for a while; then it is opened anew, and looked through like that of a dead process."""
+    def _drop(self, base: str, trouble: Exception, *, doubted: bool = False) -> None:
+        """Let a log alone for a while; then it is opened anew, and looked through like that of a dead process.
+
+        doubted: a sync failed.
+        """
         # Its text alone: whoever keeps the exception keeps the log open, and locked.
         log.warning("the journal of %s is not used: %s", base, str(trouble))
         self._failed[base] = time.monotonic() + SETTLE
         with self._lock:
             self._open.pop(base, None)
-            if isinstance(trouble, OSError):
+            if doubted:
                 self._doubted.add(base)
         with self._turn:
             self._dirty = {one for one in self._dirty if one.base != base}
@@ -206,7 +209,7 @@ class Journals:
             try:
                 journal.settle(self._before, everything=everything)
             except (OSError, DeviceGone) as trouble:
-                self._drop(journal.base, trouble)
+                self._drop(journal.base, trouble, doubted=isinstance(trouble, OSError))
         return True
 
     def _look(self, base: str, file: int) -> None:
@@ -232,7 +235,11 @@ class Journals:
         for name in os.listdir(self._root):  # what updates did may be on any of them
             with contextlib.suppress(OSError):
                 sync_disk(f"{self._root}/{name}")
-        proc.syncfs(file)
+        try:
+            proc.syncfs(file)
+        except OSError:
+            self._doubted.add(base)
+            raise
         log_of_it.merged(generation)
         if made:
             log.warning(

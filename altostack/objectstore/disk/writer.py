@@ -115,9 +115,10 @@ class FileWriter:
             if before > self._waited:
                 with standing():
                     proc.write_out(self._descriptor, self._waited, before - self._waited, wait=True)
-                os.posix_fadvise(
-                    self._descriptor, self._waited, before - self._waited, os.POSIX_FADV_DONTNEED
-                )
+                with contextlib.suppress(OSError):  # it is advice
+                    os.posix_fadvise(
+                        self._descriptor, self._waited, before - self._waited, os.POSIX_FADV_DONTNEED
+                    )
                 self._waited = before
             if not self._announced:
                 self._devices.room(self._device, 0)

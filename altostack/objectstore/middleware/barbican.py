@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgspec
 import urllib3
 
+T = TypeVar("T")
 _TIMEOUT: Final = urllib3.Timeout(connect=3.0, read=10.0)
 _LONGEST: Final = 1 << 20  # bytes of an answer
 _SERVICE: Final = "key-manager"
+
+
+class _Endpoint(msgspec.Struct):
+    interface: str
+    url: str
+    region_id: str | None = None
+
+
+class _Service(msgspec.Struct):
+    type: str
+    endpoints: list[_Endpoint] = []
+
+
+class _Scope(msgspec.Struct):
+    catalog: list[_Service] = []
+
+
+class _Token(msgspec.Struct):
+    token: _Scope
+
+
+class _Secret(msgspec.Struct):
+    secret_type: str
 
 
 class KeyManagerError(Exception):
@@ -55,7 +79,7 @@ class Barbican:
         base = (self._endpoint or self._found(body)).removesuffix("/v1")
         secret = f"{base}/v1/secrets/{id}"
         _, told = self._call("GET", secret, {"x-auth-token": token, "accept": "application/json"})
-        kind = _decoded(told).get("secret_type")
+        kind = _decoded(told, _Secret).secret_type
         if kind != "symmetric":
             raise KeyManagerError(f"the secret {id} is of the type {kind!r}; it has to be a symmetric key")
         _, payload = self._call(
@@ -65,12 +89,10 @@ class Barbican:
 
     def _found(self, token: bytes) -> str:
         """The endpoint in the catalog that came with a token."""
-        for service in _decoded(token).get("token", {}).get("catalog", ()):
-            if service.get("type") == _SERVICE:
-                for endpoint in service.get("endpoints", ()):
-                    here = not self._region or endpoint.get("region_id") == self._region
-                    if endpoint.get("interface") == "public" and here:
-                        return str(endpoint["url"]).rstrip("/")
+        for service in _decoded(token, _Token).token.catalog:
+            for endpoint in service.endpoints if service.type == _SERVICE else ():
+                if endpoint.interface == "public" and self._region in ("", endpoint.region_id):
+                    return endpoint.url.rstrip("/")
         where = f" in {self._region}" if self._region else ""
         raise KeyManagerError(f"{self._auth} knows no public endpoint of a {_SERVICE} service{where}")
 
@@ -84,7 +106,7 @@ class Barbican:
             try:
                 content = answer.read(_LONGEST)
             finally:
-                answer.release_conn()
+                answer.close()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise KeyManagerError(f"{method} {url}: {type(error).__name__}") from None
         if answer.status not in (200, 201):
@@ -92,11 +114,8 @@ class Barbican:
         return answer.headers, content
 
 
-def _decoded(body: bytes) -> dict[str, Any]:
+def _decoded(body: bytes, type: type[T]) -> T:
     try:
-        found = msgspec.json.decode(body)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise KeyManagerError("the answer is no JSON object")
-    return found
+        return msgspec.json.decode(body, type=type)
+    except ValueError as error:
+        raise KeyManagerError(f"an answer is not understood: {error}") from None

@@ -11,6 +11,7 @@ from altostack.objectstore.care.drives import audit_drives, examine, kernel_comp
 from altostack.objectstore.care.settings import CareSettings
 from altostack.objectstore.care.shard import Shards
 from altostack.objectstore.care.sync import Sender
+from altostack.objectstore.http import Refusal
 from altostack.objectstore.ledger import shards
 from tests.objectstore.care.cluster import FAST, Cluster
 from tests.objectstore.care.test_lists import Time, shard
@@ -119,7 +120,7 @@ def test_a_wrong_key_is_no_way_in(two: Two) -> None:
     assert two.there.get("/v1/b/copy/o").status == 404
 
 
-def test_a_container_that_is_split_and_joined_again(tmp_path: Path) -> None:
+def test_a_container_that_is_split_and_joined_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Time()
     two = Two(tmp_path, clock=clock, care=CareSettings(shard_rows=40))
     here, there = two.here.w, two.there
@@ -154,6 +155,14 @@ def test_a_container_that_is_split_and_joined_again(tmp_path: Path) -> None:
     assert two.send()["sent"] == 3, two.trouble
     assert there.get("/v1/b/copy/o001").read() == b"changed"
     assert listed() == [*(name for name in names if name != "o050"), "o999"]
+
+    def silent(account: str, container: str) -> None:
+        raise Refusal(503)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(here.store.known, "container", silent)
+        two.send()  # what a root says is not known: that is told, and other containers have their turn
+        assert any("no copy of a/c answers" in text for text in two.trouble), two.trouble
 
     # Ranges that are given up are named like objects, which stay.
     kept = {*bounds, *names[:2]} - {"", "o050"}

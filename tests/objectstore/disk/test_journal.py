@@ -19,6 +19,7 @@ from altostack.kit import proc
 from altostack.objectstore.config import Settings
 from altostack.objectstore.disk import journal, layout, pending
 from altostack.objectstore.disk.local import LocalNode
+from altostack.objectstore.framelog import FrameLog
 from altostack.objectstore.http import Extent
 from altostack.objectstore.stamp import Clock
 from altostack.objectstore.storage import Missing, Query, Row, Spot, Update
@@ -263,6 +264,45 @@ def test_after_a_sync_that_failed_files_are_made_again(
     journals._failed.clear()  # time passes
     machine.put("o", b"kept again")
     assert (machine.root / ".journal").is_dir() and machine.get("o") == b"kept again"
+
+
+def test_a_log_that_takes_no_more_is_no_reason_to_make_files_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk they could not be."""
+    machine.put("o", b"content")
+    (file,) = machine.files()
+    os.link(file, machine.root / "its inode")
+    with monkeypatch.context() as patch:
+
+        def full(log: FrameLog, content: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(FrameLog, "append", full)
+        machine.put("alone", b"content")
+    machine.node.devices.journals.recover(str(machine.root / "d1"))
+    assert file.stat().st_ino == (machine.root / "its inode").stat().st_ino
+
+
+def test_files_that_could_not_be_synced_when_they_were_looked_at_are_made_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.put("o", b"content")
+    (file,) = machine.files()
+    os.link(file, machine.root / "its inode")
+    journals = machine.node.devices.journals
+    journals.close()
+
+    def fails(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proc, "syncfs", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            journals.recover(str(machine.root / "d1"))
+    journals.recover(str(machine.root / "d1"))
+    assert file.stat().st_ino != (machine.root / "its inode").stat().st_ino
+    assert machine.get("o") == b"content"
 
 
 def test_large_files_go_without(machine: Machine) -> None:

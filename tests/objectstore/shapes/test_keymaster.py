@@ -225,6 +225,15 @@ def test_where_barbican_is_may_be_said(manager: Manager) -> None:
     assert Barbican(**access, barbican_endpoint=f"{manager.url}/kms/v1").fetch(ONE) == KEPT[ONE][1]
 
 
+@pytest.mark.parametrize("catalog", [5, [5], [{"type": "key-manager", "endpoints": [{}]}]])
+def test_a_catalog_that_is_none(manager: Manager, tmp_path: Path, catalog: Any) -> None:
+    manager.catalog = catalog
+    keys = key_master({**manager.options, "key_id": ONE}, tmp_path)
+    assert keys is not None
+    with pytest.raises(KeyManagerError, match="not understood"):
+        keys.key("/a", None)
+
+
 def test_many_threads_fetch_once() -> None:
     asked, go = [], threading.Event()
 
