@@ -28,6 +28,11 @@ POLICIES = {
 }
 
 
+def aws_program() -> Path:
+    """The command line, in an environment of its own that is made once."""
+    return environment(["awscli", "awscrt"], print, versions=AWS) / "bin" / "aws"
+
+
 class Desk:
     """Somebody who works with files in ``folder`` and a store."""
 
@@ -36,20 +41,14 @@ class Desk:
         self.s3 = f"http://127.0.0.1:{cloud.cloud.settings.objectstore.port}"
         self.auth = f"{cloud.cloud.url}/identity/v3"
         self.password = cloud.passwords["demo"]
-        self._aws = environment(["awscli", "awscrt"], print, versions=AWS) / "bin" / "aws"
-        self._rclone = program("rclone", "rclone")
-        token, user, project = self._login()
-        where, body = f"{self.auth}/users/{user}/credentials/OS-EC2", {"tenant_id": project}
-        made = urllib3.request("POST", where, json=body, headers={"X-Auth-Token": token}).json()["credential"]
+        self._aws, self._rclone = aws_program(), program("rclone", "rclone")
+        identity, token = cloud.client("identity"), cloud.token()
+        mine = identity.call("GET", "/v3/auth/tokens", token=token, headers={"X-Subject-Token": token})[
+            "token"
+        ]
+        path = f"/v3/users/{mine['user']['id']}/credentials/OS-EC2"
+        made = identity.call("POST", path, {"tenant_id": mine["project"]["id"]}, token=token)["credential"]
         self.access, self.secret = str(made["access"]), str(made["secret"])
-
-    def _login(self) -> tuple[str, str, str]:
-        user = {"name": "demo", "domain": {"id": "default"}, "password": self.password}
-        scope = {"project": {"name": "demo", "domain": {"id": "default"}}}
-        body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
-        answer = urllib3.request("POST", f"{self.auth}/auth/tokens", json=body)
-        told = answer.json()["token"]
-        return answer.headers["X-Subject-Token"], told["user"]["id"], told["project"]["id"]
 
     def aws(self, line: str, *more: str, fails: str = "") -> Any:
         """Run a command; its JSON, or its text where it prints none. fails: with what words it is to fail."""

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from altostack.inprocess import InProcessCloud
-from tests.conformance.environment import environment
-from tests.real.test_object_clients import AWS
+from tests.real.test_object_clients import aws_program
 from tests.servers import program
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
@@ -22,7 +21,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "objects.md"
 def test_every_command_of_the_page(tmp_path: Path) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.M | re.S)
     assert len(blocks) == PAGE.read_text().count("```") / 2
-    aws = environment(["awscli", "awscrt"], print, versions=AWS) / "bin"
     places = [
         str(Path(sys.executable).parent),
         *(str(Path(program(name, name)).parent) for name in ("rclone", "curl")),
@@ -31,7 +29,7 @@ def test_every_command_of_the_page(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "bin").mkdir()
-    (home / "bin" / "aws").symlink_to(aws / "aws")
+    (home / "bin" / "aws").symlink_to(aws_program())
     cloud = InProcessCloud(tmp_path / "cloud", services=("identity", "objectstore"), hosts=()).start()
     try:
         environ = {
